@@ -1,0 +1,127 @@
+"""The training loss: classes of all queries, masks of the matched ones, after every decoder layer.
+
+Cheng et al., Mask2Former, CVPR 2022, sec. 3.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mask2former.modeling.matcher import Assignment, HungarianMatcher
+from mask2former.modeling.targets import Targets
+from mask2former.modeling.transformer_decoder.output import QueryPredictions
+from mask2former.ops import point_sample
+from mask2former.utils import comm
+
+# L layers, B batch, Q queries, K classes, R matched pairs, T frames, P points
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """A mask loss of mask2former.modeling.losses (or the user's) with its name in the log and its weight."""
+
+    name: str
+    weight: float
+    function: Callable[[Tensor, Tensor, float | Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class PointSampling:
+    """How many points the mask losses see per mask, and how they are chosen (PointRend, sec. 3.1)."""
+
+    num_points: int  # 12544 = 112 * 112 (Mask2Former, sec. 3.3)
+    oversample_ratio: float
+    importance_ratio: float
+
+
+class SetCriterion(nn.Module):
+    """Weighted losses by name: ``loss_ce``, ``loss_<term>`` of the final layer, with ``_0``, ``_1`` ... of the others.
+
+    no_object_weight  weight of the class "no object" in the cross-entropy
+    Normalisers (matched weight, number of masks) are means over all ranks, so that averaging the ranks' losses and
+    gradients gives those of one process with all images.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        matcher: HungarianMatcher,
+        class_weight: float,
+        no_object_weight: float,
+        terms: list[LossTerm],
+        sampling: PointSampling,
+    ):
+        super().__init__()
+        self.num_classes = num_classes
+        self.matcher = matcher
+        self.class_weight, self.no_object_weight = class_weight, no_object_weight
+        self.terms = terms
+        self.sampling = sampling
+        weights = torch.ones(num_classes + 1)
+        weights[-1] = no_object_weight
+        self.register_buffer("empty_weight", weights)
+
+    def forward(self, predictions: QueryPredictions, targets: Targets) -> dict[str, Tensor]:
+        assignment = self.matcher(predictions, targets)
+        class_norm, mask_norm = self._normalizers(predictions, targets, assignment)
+        losses = {}
+        for layer, loss in enumerate(self._class_losses(predictions, targets, assignment, class_norm)):
+            losses["loss_ce" + _suffix(layer, predictions)] = self.class_weight * loss
+        for layer in range(len(predictions.class_logits)):
+            logits, labels = self._points(predictions, targets, assignment, layer)
+            for term in self.terms:
+                name = f"loss_{term.name}" + _suffix(layer, predictions)
+                losses[name] = term.weight * term.function(logits, labels, mask_norm)
+        return losses
+
+    def _normalizers(
+        self, predictions: QueryPredictions, targets: Targets, assignment: Assignment
+    ) -> tuple[float, float]:
+        """Sum of class weights over the queries, and number of masks (at least one): means over the ranks."""
+        queries = predictions.class_logits.shape[1] * predictions.class_logits.shape[2]
+        matched = sum(assignment.counts)
+        sums = [matched + self.no_object_weight * (queries - matched), float(sum(targets.counts))]
+        if comm.get_world_size() > 1:
+            totals = torch.tensor(sums, device=predictions.class_logits.device, dtype=torch.float64)
+            torch.distributed.all_reduce(totals)
+            sums = [t / comm.get_world_size() for t in totals.unbind()]
+            return sums[0], sums[1].clamp(min=1)
+        return sums[0], max(sums[1], 1.0)
+
+    def _class_losses(
+        self, predictions: QueryPredictions, targets: Targets, assignment: Assignment, normalizer: float | Tensor
+    ) -> Tensor:
+        """Cross-entropy of each layer, [L]."""
+        logits = predictions.class_logits
+        wanted = logits.new_full(logits.shape[:3], self.num_classes, dtype=torch.int64)  # [L,B,Q]
+        layer = torch.arange(len(logits), device=logits.device)[:, None].expand_as(assignment.queries)
+        image = assignment.images.expand_as(assignment.queries)
+        wanted[layer, image, assignment.queries] = targets.classes[assignment.targets]
+        weight = self.empty_weight.to(torch.promote_types(logits.dtype, torch.float32))
+        loss = F.cross_entropy(logits.flatten(0, 2).to(weight.dtype), wanted.flatten(), weight, reduction="none")
+        return loss.view(len(logits), -1).sum(1) / normalizer
+
+    def _points(
+        self, predictions: QueryPredictions, targets: Targets, assignment: Assignment, layer: int
+    ) -> tuple[Tensor, Tensor]:
+        """Logits and labels [R*T,P] of one layer's matched masks at points where the prediction is unsure."""
+        queries = assignment.queries[layer].split(assignment.counts)
+        masks = predictions.masks_of(layer, queries).flatten(0, 1)  # [R*T,h,w]
+        masks = masks.to(torch.promote_types(masks.dtype, torch.float32))
+        s = self.sampling
+        points = point_sample.uncertain_points(masks.detach(), s.num_points, s.oversample_ratio, s.importance_ratio)
+        logits = point_sample.sample_map(masks[:, None], points)[:, 0]
+        with torch.no_grad():
+            truth = targets.masks[assignment.targets[layer]].flatten(0, 1)
+            labels = point_sample.sample_mask(truth, points).to(logits.dtype)
+        return logits, labels
+
+
+def _suffix(layer: int, predictions: QueryPredictions) -> str:
+    return "" if layer == len(predictions.class_logits) - 1 else f"_{layer}"

@@ -1,0 +1,88 @@
+"""Convolution with its norm inside, under the published tensor names, and the norms by recipe name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from mask2former.utils.errors import UserError
+
+# N batch, C channels, H W map size
+
+
+class FrozenBatchNorm(FrozenBatchNorm2d):
+    """torchvision's FrozenBatchNorm2d that also reads checkpoints whose statistics are those of a trained norm."""
+
+    @classmethod
+    def freeze(cls, module: nn.Module) -> nn.Module:
+        """Replace every batch norm below ``module`` (itself included) by a frozen one with the same numbers."""
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            frozen = cls(module.num_features, eps=module.eps).to(module.running_mean)
+            frozen.load_state_dict({name: getattr(module, name) for name in frozen.state_dict()})
+            return frozen
+        for name, child in module.named_children():
+            module.add_module(name, cls.freeze(child))
+        return module
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "FrozenBN": FrozenBatchNorm,
+    "BN": nn.BatchNorm2d,
+    "SyncBN": nn.SyncBatchNorm,
+    "GN": lambda channels: nn.GroupNorm(32, channels),
+}
+
+
+def build_norm(name: str, channels: int) -> nn.Module | None:
+    """The norm a recipe names (FrozenBN, BN, SyncBN, GN); None for the empty name."""
+    if not name:
+        return None
+    if name not in NORMS:
+        raise UserError(f"unknown norm '{name}': expected one of {sorted(NORMS)} or '' for none.")
+    if name == "GN" and channels % 32:
+        raise UserError(f"norm 'GN' has 32 groups and cannot divide {channels} channels: use a multiple of 32.")
+    return NORMS[name](channels)
+
+
+class Conv2d(nn.Conv2d):
+    """nn.Conv2d followed by an optional norm, stored as its child ``norm``, and an optional activation."""
+
+    def __init__(self, *args, norm: nn.Module | None = None, activation: Callable | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.norm = norm
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return x if self.activation is None else self.activation(x)
+
+
+def init_msra(conv: nn.Conv2d) -> nn.Conv2d:
+    """He et al. (ICCV 2015) normal initialisation by fan-out, bias zero."""
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return _zero_bias(conv)
+
+
+def init_xavier(layer: nn.Conv2d) -> nn.Conv2d:
+    """Uniform initialisation by fan-in with variance 1 / fan_in (Caffe's Xavier filler), bias zero."""
+    nn.init.kaiming_uniform_(layer.weight, a=1)
+    return _zero_bias(layer)
+
+
+def _zero_bias(layer: nn.Conv2d) -> nn.Conv2d:
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Stop training of a module: no gradients, and its batch norms become fixed affine maps."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    with torch.no_grad():
+        return FrozenBatchNorm.freeze(module)

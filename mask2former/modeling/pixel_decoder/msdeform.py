@@ -1,0 +1,199 @@
+"""Pixel decoder of Mask2Former: deformable attention over three levels, then one FPN step to stride 4.
+
+Cheng et al., CVPR 2022, sec. 3.2; deformable attention: Zhu et al., ICLR 2021.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mask2former.modeling.backbone.shape import ShapeSpec
+from mask2former.modeling.layers.conv import Conv2d, build_norm, init_xavier
+from mask2former.modeling.layers.position_encoding import sine_position_encoding
+from mask2former.ops import ms_deform_attn
+
+# N images (batch x frames), S pixels of all levels, C channels, H heads, L levels, P points
+
+
+class MSDeformAttn(nn.Module):
+    """Each pixel gathers values from P points on each of L levels, around its own place."""
+
+    def __init__(self, channels: int, num_levels: int, num_heads: int, num_points: int):
+        super().__init__()
+        self.num_levels, self.num_heads, self.num_points = num_levels, num_heads, num_points
+        samples = num_heads * num_levels * num_points
+        self.sampling_offsets = nn.Linear(channels, samples * 2)
+        self.attention_weights = nn.Linear(channels, samples)
+        self.value_proj = nn.Linear(channels, channels)
+        self.output_proj = nn.Linear(channels, channels)
+        self._reset_parameters()
+
+    def _reset_parameters(self) -> None:
+        """Head h looks along the angle 2 pi h / H, point p at p + 1 pixels; all points weigh the same."""
+        for layer in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        for tensor in (self.sampling_offsets.weight, *self.attention_weights.parameters()):
+            nn.init.zeros_(tensor)
+        angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
+        direction = torch.stack([angle.cos(), angle.sin()], 1)
+        direction = direction / direction.abs().amax(1, keepdim=True)
+        distance = torch.arange(1, self.num_points + 1)
+        offsets = direction[:, None, None] * distance[:, None]  # [H,1,P,2]
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(offsets.expand(-1, self.num_levels, -1, -1).flatten())
+
+    def forward(self, query: Tensor, value: Tensor, reference: Tensor, shapes: Tensor) -> Tensor:
+        """query, value [N,S,C], reference points [S,2] as (x, y) in [0,1], level shapes [L,2] as (h, w) -> [N,S,C]."""
+        heads, levels, points = self.num_heads, self.num_levels, self.num_points
+        offsets = self.sampling_offsets(query).unflatten(2, (heads, levels, points, 2))
+        weights = self.attention_weights(query).unflatten(2, (heads, levels * points)).softmax(-1)
+        # locations stay in float32 at least: half precision is coarser than a pixel
+        pixels = shapes.flip(1).to(reference)  # (w, h)
+        locations = reference[:, None, None, None] + offsets.to(reference.dtype) / pixels[:, None]
+        value = self.value_proj(value).unflatten(2, (heads, -1))
+        out = ms_deform_attn(value, shapes, locations, weights.unflatten(3, (levels, points)))
+        return self.output_proj(out)
+
+
+class EncoderLayer(nn.Module):
+    """Deformable self-attention and a feed-forward net, each followed by its norm."""
+
+    def __init__(
+        self, channels: int, hidden_channels: int, dropout: float, num_levels: int, num_heads: int, num_points: int
+    ):
+        super().__init__()
+        self.self_attn = MSDeformAttn(channels, num_levels, num_heads, num_points)
+        self.norm1 = nn.LayerNorm(channels)
+        self.linear1 = nn.Linear(channels, hidden_channels)
+        self.linear2 = nn.Linear(hidden_channels, channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.drop = nn.Dropout(dropout)
+        for layer in (self.linear1, self.linear2):
+            nn.init.xavier_uniform_(layer.weight)
+
+    def forward(self, x: Tensor, position: Tensor, reference: Tensor, shapes: Tensor) -> Tensor:
+        x = self.norm1(x + self.drop(self.self_attn(x + position, x, reference, shapes)))
+        hidden = self.drop(F.relu(self.linear1(x)))
+        return self.norm2(x + self.drop(self.linear2(hidden)))
+
+
+class _Encoder(nn.Module):
+    """Holds the layers under their published name."""
+
+    def __init__(self, layers: list[EncoderLayer]):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+
+class _Transformer(nn.Module):
+    """Holds encoder and level embeddings under their published names."""
+
+    def __init__(self, layers: list[EncoderLayer], num_levels: int, channels: int):
+        super().__init__()
+        self.encoder = _Encoder(layers)
+        self.level_embed = nn.Parameter(torch.randn(num_levels, channels))
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Maps [N,C,h,w], coarsest first, attend to each other; same shapes out."""
+        sizes = [tuple(m.shape[-2:]) for m in maps]
+        x = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)
+        like = {"device": x.device, "dtype": x.dtype}
+        encodings = [sine_position_encoding((1, *s), x.shape[2], temporal=False, **like).flatten(1).t() for s in sizes]
+        position = torch.cat([e + level for e, level in zip(encodings, self.level_embed)])
+        reference = torch.cat([pixel_centres(*s, device=x.device, dtype=x.dtype) for s in sizes])
+        shapes = torch.tensor(sizes)  # on the CPU: the op reads the sizes on the host
+        for layer in self.encoder.layers:
+            x = layer(x, position, reference, shapes)
+        parts = x.split([h * w for h, w in sizes], 1)
+        return [p.transpose(1, 2).unflatten(2, s) for p, s in zip(parts, sizes)]
+
+
+def pixel_centres(h: int, w: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(x, y) in [0,1] of every pixel's centre, in row order, [h*w,2]; at least float32."""
+    dtype = torch.promote_types(dtype, torch.float32)
+    y = (torch.arange(h, device=device, dtype=dtype) + 0.5) / h
+    x = (torch.arange(w, device=device, dtype=dtype) + 0.5) / w
+    return torch.stack([x.expand(h, w), y[:, None].expand(h, w)], 2).flatten(0, 1)
+
+
+class MSDeformAttnPixelDecoder(nn.Module):
+    """Backbone maps -> mask features [N,M,h,w] at ``common_stride`` and decoder memory, three maps coarsest first.
+
+    inputs              backbone maps by name, any order
+    encoder_in          names of the maps that enter the deformable encoder
+    channels            width of the encoder and the memory; mask_channels of the mask features
+    common_stride       stride of the mask features; finer maps than the encoder's join by FPN steps down to it
+    """
+
+    num_memory_levels = 3  # always three (Mask2Former, sec. 3.2.1)
+
+    def __init__(
+        self,
+        inputs: dict[str, ShapeSpec],
+        *,
+        encoder_in: list[str],
+        channels: int,
+        mask_channels: int,
+        norm: str,
+        common_stride: int,
+        num_layers: int,
+        num_heads: int,
+        num_points: int,
+        hidden_channels: int,
+        dropout: float,
+    ):
+        super().__init__()
+        ordered = sorted(inputs, key=lambda name: inputs[name].stride)
+        self.encoder_in = sorted(encoder_in, key=lambda name: -inputs[name].stride)
+        finest = inputs[self.encoder_in[-1]].stride
+        self.lateral_in = [n for n in ordered if common_stride <= inputs[n].stride < finest][::-1]
+        self.channels, self.mask_channels = channels, mask_channels
+        self.input_proj = nn.ModuleList(_project(inputs[name].channels, channels) for name in self.encoder_in)
+        levels = len(self.encoder_in)
+        layers = [
+            EncoderLayer(channels, hidden_channels, dropout, levels, num_heads, num_points) for _ in range(num_layers)
+        ]
+        self.transformer = _Transformer(layers, levels, channels)
+        self.mask_features = init_xavier(nn.Conv2d(channels, mask_channels, 1))
+        for name in self.lateral_in:
+            lateral = self._conv(inputs[name].channels, 1, norm, None)
+            smooth = self._conv(channels, 3, norm, F.relu)
+            number = ordered.index(name) + 1  # published names count from the finest map
+            self.add_module(f"adapter_{number}", lateral)
+            self.add_module(f"layer_{number}", smooth)
+        self._numbers = [ordered.index(name) + 1 for name in self.lateral_in]
+
+    def _conv(self, in_channels: int, kernel: int, norm: str, activation) -> Conv2d:
+        built = build_norm(norm, self.channels)
+        return init_xavier(
+            Conv2d(
+                in_channels,
+                self.channels,
+                kernel,
+                padding=kernel // 2,
+                bias=built is None,
+                norm=built,
+                activation=activation,
+            )
+        )
+
+    def forward(self, maps: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        projected = [proj(maps[name]) for proj, name in zip(self.input_proj, self.encoder_in)]
+        out = self.transformer(projected)
+        for name, number in zip(self.lateral_in, self._numbers):
+            lateral = getattr(self, f"adapter_{number}")(maps[name])
+            coarser = F.interpolate(out[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False)
+            out.append(getattr(self, f"layer_{number}")(lateral + coarser))
+        return self.mask_features(out[-1]), out[: self.num_memory_levels]
+
+
+def _project(in_channels: int, channels: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, channels, 1)
+    nn.init.xavier_uniform_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return nn.Sequential(conv, build_norm("GN", channels))

@@ -1,0 +1,31 @@
+"""The definition of each op in pure PyTorch: exact on every device and dtype, differentiable, and the yardstick."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# B batch, S pixels of all levels, H heads, D channels per head, Q queries, L levels, P points
+
+
+def ms_deform_attn_reference(
+    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
+) -> Tensor:
+    """Multi-scale deformable attention, one bilinear lookup per level; see :func:`mask2former.ops.ms_deform_attn`."""
+    batch, _, heads, channels = value.shape
+    queries = sampling_locations.shape[1]
+    # align_corners=False puts pixel centres at (i + 0.5) / size, as the sampling locations do
+    grids = (2 * sampling_locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # [L, B*H, Q, P, 2]
+    weights = attention_weights.permute(3, 0, 2, 1, 4).flatten(1, 2).unsqueeze(2)  # [L, B*H, 1, Q, P]
+    dtype = torch.promote_types(value.dtype, torch.float32)  # half precision cannot tell neighbouring pixels apart
+    out = torch.zeros(batch * heads, channels, queries, dtype=dtype, device=value.device)
+    start = 0
+    for level, (h, w) in enumerate(spatial_shapes.tolist()):
+        if h * w == 0:
+            continue
+        pixels = value[:, start : start + h * w].permute(0, 2, 3, 1).reshape(batch * heads, channels, h, w)
+        start += h * w
+        sampled = F.grid_sample(pixels.to(dtype), grids[level].to(dtype), padding_mode="zeros", align_corners=False)
+        out = out + (sampled * weights[level]).sum(-1)
+    return out.view(batch, heads * channels, queries).transpose(1, 2).to(value.dtype)

@@ -1,0 +1,76 @@
+"""Binary masks: boxes around them, COCO run-length encoding, and a thin tensor wrapper."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+# N masks, H W image size
+
+
+def masks_to_boxes(masks: Tensor) -> Tensor:
+    """Tight boxes [N,4] (x0, y0, x1, y1) in pixels, float32, of boolean masks [N,H,W].
+
+    The far edges are exclusive: a single pixel at (0, 0) has the box (0, 0, 1, 1). An empty mask has the box 0.
+    """
+    n, h, w = masks.shape
+    if masks.numel() == 0:
+        return torch.zeros(n, 4, device=masks.device)
+    boxes = []
+    for size, occupied in ((w, masks.any(1)), (h, masks.any(2))):
+        position = torch.arange(size, device=masks.device)
+        first = torch.where(occupied, position, size).amin(1)
+        last = torch.where(occupied, position + 1, 0).amax(1)
+        boxes.append(torch.stack([torch.minimum(first, last), last], 1))
+    (x0, x1), (y0, y1) = boxes[0].unbind(1), boxes[1].unbind(1)
+    return torch.stack([x0, y0, x1, y1], 1).float()
+
+
+def rle_encode(mask: Tensor | np.ndarray) -> dict:
+    """COCO RLE ``{"size": [H, W], "counts": str}`` of one mask [H,W] (non-zero is inside)."""
+    array = mask.detach().cpu().numpy() if torch.is_tensor(mask) else np.asarray(mask)
+    rle = coco_mask.encode(np.asfortranarray(array.astype(np.uint8)))
+    return {"size": [int(s) for s in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def rle_decode(rle: dict) -> np.ndarray:
+    """Boolean mask [H,W] of a COCO RLE, compressed (str or bytes counts) or uncompressed (list of run lengths)."""
+    if isinstance(rle["counts"], list):
+        rle = coco_mask.frPyObjects(rle, *rle["size"])
+    return coco_mask.decode(rle).astype(bool)
+
+
+class BitMasks:
+    """Boolean masks [N,H,W] of one image, as an Instances field that also knows its boxes."""
+
+    def __init__(self, tensor: Tensor | np.ndarray):
+        self.tensor = torch.as_tensor(tensor).to(torch.bool)
+        if self.tensor.dim() != 3:
+            raise ValueError(f"BitMasks needs [N,H,W], got shape {tuple(self.tensor.shape)}")
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return tuple(self.tensor.shape[1:])
+
+    def to(self, *args, **kwargs) -> BitMasks:
+        return BitMasks(self.tensor.to(*args, **kwargs))
+
+    def __getitem__(self, item: int | slice | Tensor) -> BitMasks:
+        return BitMasks(self.tensor[slice(item, item + 1 or None) if isinstance(item, int) else item])
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+    def nonempty(self) -> Tensor:
+        """Boolean [N]: masks with at least one pixel."""
+        return self.tensor.flatten(1).any(1)
+
+    def get_bounding_boxes(self) -> Tensor:
+        """See :func:`masks_to_boxes`."""
+        return masks_to_boxes(self.tensor)
+
+    @staticmethod
+    def cat(parts: list[BitMasks]) -> BitMasks:
+        return BitMasks(torch.cat([p.tensor for p in parts]))

@@ -1,0 +1,87 @@
+import pytest
+import torch
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from mask2former.modeling.backbone.resnet import ResNet
+from mask2former.modeling.backbone.timm import TimmBackbone
+from mask2former.utils.errors import UserError
+
+IMAGE = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+BACKBONES = {
+    "resnet50": lambda: ResNet(depth=50),
+    "resnet50 deeplab stem": lambda: ResNet(stem="deeplab", stem_channels=128, norm="BN"),
+    "resnet50 dilated": lambda: ResNet(dilations=(1, 1, 1, 2), res5_grid=(1, 2, 4), stride_in_1x1=True),
+    "resnet50 without res5": lambda: ResNet(out_features=("res3", "res4")),
+    "timm cnn": lambda: TimmBackbone("test_resnet"),
+    "timm efficientnet": lambda: TimmBackbone("test_efficientnet", norm="FrozenBN"),
+    "timm two maps": lambda: TimmBackbone("test_efficientnet", out_features=("res3", "res5")),
+    "timm transformer": lambda: TimmBackbone("swinv2_cr_tiny_ns_224", out_features=("res2", "res5")),
+}
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_maps_are_as_promised(name):
+    backbone = BACKBONES[name]().eval()
+    image = torch.zeros(1, 3, 224, 224) if "transformer" in name else IMAGE
+    with torch.no_grad():
+        maps = backbone(image)
+    shapes = backbone.output_shape()
+    assert list(maps) == list(shapes)
+    for key, m in maps.items():
+        stride = shapes[key].stride
+        assert m.shape == (1, shapes[key].channels, image.shape[2] // stride, image.shape[3] // stride)
+
+
+def test_a_dilated_stage_keeps_the_resolution():
+    assert ResNet(dilations=(1, 1, 2, 2)).output_shape()["res5"].stride == 8
+
+
+@pytest.mark.parametrize("freeze_at", [0, 1, 2, 5])
+def test_resnet_freezes_from_the_stem_up(freeze_at):
+    backbone = ResNet(norm="BN", freeze_at=freeze_at)
+    for index, name in enumerate(("stem", "res2", "res3", "res4", "res5"), start=1):
+        stage = getattr(backbone, name)
+        frozen = index <= freeze_at
+        assert all(p.requires_grad != frozen for p in stage.parameters())
+        kinds = {type(m) for m in stage.modules() if isinstance(m, (nn.BatchNorm2d, FrozenBatchNorm2d))}
+        assert all(issubclass(k, FrozenBatchNorm2d) == frozen for k in kinds)
+
+
+def test_freezing_changes_no_number():
+    torch.manual_seed(0)
+    trained = ResNet(norm="BN").double().eval()
+    for module in trained.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.8, 1.2)
+    with torch.no_grad():
+        before = trained(IMAGE.double())["res5"]
+        trained._freeze(5)
+        torch.testing.assert_close(trained.train()(IMAGE.double())["res5"], before)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
+def test_timm_freezes_what_the_stage_depends_on(name):
+    backbone = TimmBackbone(name, freeze_at=2)
+    assert any(p.requires_grad for p in backbone.parameters())
+    maps = backbone(IMAGE)
+    assert not maps["res2"].requires_grad
+    assert maps["res3"].requires_grad
+    before = backbone.eval()(IMAGE)["res2"]
+    backbone.train()(IMAGE * 3 + 1)  # frozen norms do not follow the data
+    torch.testing.assert_close(backbone.eval()(IMAGE)["res2"], before)
+
+
+def test_bad_names_are_answered():
+    with pytest.raises(UserError, match=r"no such model.*'resnet50'"):
+        TimmBackbone("resnet5o")
+    with pytest.raises(UserError, match=r"has no map \['res1'"):
+        TimmBackbone("convnext_atto", out_features=("res1", "res5"))
+    with pytest.raises(UserError, match=r"DEPTH is 51.*\[50, 101, 152\]"):
+        ResNet(depth=51)
+    with pytest.raises(UserError, match="STEM_TYPE is 'patch'"):
+        ResNet(stem="patch")
+    with pytest.raises(UserError, match="unknown norm 'LN'"):
+        ResNet(norm="LN")

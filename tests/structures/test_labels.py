@@ -1,0 +1,35 @@
+import json
+
+import pytest
+
+from mask2former.structures import LabelSet, builtin_labels
+
+
+def test_plain_values_round_trip():
+    labels = LabelSet(("sky", "car"), thing_ids=(1,), colors=((1, 2, 3), (4, 5, 6)), ignore_label=0, dataset_ids=(7, 9))
+    assert LabelSet.from_dict(json.loads(json.dumps(labels.to_dict()))) == labels
+    assert labels.stuff_ids == (0,)
+
+
+def test_difference_lists_both_sides():
+    a, b = LabelSet(("sky", "car")), LabelSet(("sky", "tree", "road"))
+    text = a.difference(b)
+    assert "2 classes against 3" in text
+    assert "'car'" in text
+    assert "'tree', 'road'" in text
+    assert a.difference(a) == ""
+    assert "another order" in LabelSet(("car", "sky")).difference(a)
+
+
+@pytest.mark.parametrize("count", [1, 19, 150])
+def test_default_palette_tells_classes_apart(count):
+    palette = LabelSet(tuple(map(str, range(count)))).palette()
+    assert palette.shape == (count, 3)
+    assert len({tuple(c) for c in palette.tolist()}) == count
+
+
+def test_published_labels():
+    labels = builtin_labels("coco_2017_train_panoptic")
+    assert labels.num_classes == 133
+    assert labels.thing_ids == tuple(range(80))
+    assert builtin_labels("my_data") is None
