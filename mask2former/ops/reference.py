@@ -20,12 +20,11 @@ def ms_deform_attn_reference(
     weights = attention_weights.permute(3, 0, 2, 1, 4).flatten(1, 2).unsqueeze(2)  # [L, B*H, 1, Q, P]
     dtype = torch.promote_types(value.dtype, torch.float32)  # half precision cannot tell neighbouring pixels apart
     out = torch.zeros(batch * heads, channels, queries, dtype=dtype, device=value.device)
-    start = 0
-    for level, (h, w) in enumerate(spatial_shapes.tolist()):
+    shapes = spatial_shapes.tolist()
+    for level, ((h, w), part) in enumerate(zip(shapes, value.split([h * w for h, w in shapes], 1))):
         if h * w == 0:
             continue
-        pixels = value[:, start : start + h * w].permute(0, 2, 3, 1).reshape(batch * heads, channels, h, w)
-        start += h * w
+        pixels = part.permute(0, 2, 3, 1).reshape(batch * heads, channels, h, w)
         sampled = F.grid_sample(pixels.to(dtype), grids[level].to(dtype), padding_mode="zeros", align_corners=False)
         out = out + (sampled * weights[level]).sum(-1)
     return out.view(batch, heads * channels, queries).transpose(1, 2).to(value.dtype)

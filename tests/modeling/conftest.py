@@ -38,7 +38,7 @@ def tiny_cfg():
     return cfg
 
 
-def make_inputs(counts=(3, 2), sizes=((64, 96), (48, 64)), num_classes=5, seed=0):
+def _make_inputs(counts=(3, 2), sizes=((64, 96), (48, 64)), num_classes=5, seed=0):
     """Training inputs: one image per count, each with that many elliptic targets."""
     g = torch.Generator().manual_seed(seed)
     inputs = []
@@ -52,3 +52,9 @@ def make_inputs(counts=(3, 2), sizes=((64, 96), (48, 64)), num_classes=5, seed=0
         image = torch.randint(0, 256, (3, h, w), generator=g, dtype=torch.uint8)
         inputs.append({"image": image, "instances": instances, "height": h * 2, "width": w})
     return inputs
+
+
+@pytest.fixture
+def make_inputs():
+    """A function of target counts and image sizes that draws a training batch."""
+    return _make_inputs

@@ -5,8 +5,6 @@ from mask2former.modeling import LOSS, build_model
 from mask2former.structures import Instances
 from mask2former.utils.errors import UserError
 
-from .conftest import make_inputs
-
 
 @pytest.fixture
 def model(tiny_cfg):
@@ -19,7 +17,7 @@ def losses_of(model, inputs, seed=1):
     return model(inputs)
 
 
-def test_loss_names_and_gradients(model):
+def test_loss_names_and_gradients(model, make_inputs):
     losses = losses_of(model, make_inputs())
     terms = {f"loss_{t}{s}" for t in ("ce", "mask", "dice") for s in ("", "_0", "_1", "_2")}
     assert set(losses) == terms
@@ -28,12 +26,12 @@ def test_loss_names_and_gradients(model):
     assert without == []
 
 
-def test_no_deep_supervision_keeps_the_final_layer(tiny_cfg):
+def test_no_deep_supervision_keeps_the_final_layer(tiny_cfg, make_inputs):
     tiny_cfg.MODEL.MASK_FORMER.DEEP_SUPERVISION = False
     assert set(build_model(tiny_cfg)(make_inputs())) == {"loss_ce", "loss_mask", "loss_dice"}
 
 
-def test_permuting_targets_keeps_the_loss(model):
+def test_permuting_targets_keeps_the_loss(model, make_inputs):
     inputs = make_inputs()
     before = losses_of(model.double(), inputs)
     for x in inputs:
@@ -46,7 +44,7 @@ def test_permuting_targets_keeps_the_loss(model):
 
 
 @pytest.mark.parametrize("counts", [(0, 0), (0, 2)])
-def test_images_without_targets_stay_differentiable(model, counts):
+def test_images_without_targets_stay_differentiable(model, counts, make_inputs):
     losses = losses_of(model, make_inputs(counts))
     sum(losses.values()).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
@@ -54,11 +52,11 @@ def test_images_without_targets_stay_differentiable(model, counts):
         assert losses["loss_mask"] == losses["loss_dice"] == 0
 
 
-def test_more_targets_than_queries(model):
+def test_more_targets_than_queries(model, make_inputs):
     assert all(v.isfinite() for v in losses_of(model, make_inputs((12, 1))).values())
 
 
-def test_results_have_the_wanted_size(model):
+def test_results_have_the_wanted_size(model, make_inputs):
     inputs = make_inputs()
     with torch.no_grad():
         results = model.eval()(inputs)
@@ -73,7 +71,7 @@ def test_results_have_the_wanted_size(model):
         assert set(result["instances"].pred_classes.tolist()) <= {0, 1, 2}
 
 
-def test_raw_and_postprocess_make_the_result(model):
+def test_raw_and_postprocess_make_the_result(model, make_inputs):
     inputs = make_inputs()
     with torch.no_grad():
         raw = model.eval().predict_raw(inputs)
@@ -83,7 +81,7 @@ def test_raw_and_postprocess_make_the_result(model):
     torch.testing.assert_close(again[1]["sem_seg"], result[1]["sem_seg"])
 
 
-def test_an_image_does_not_see_its_neighbours_padding_size(model):
+def test_an_image_does_not_see_its_neighbours_padding_size(model, make_inputs):
     """Alone or beside another image of the same padded size, the prediction is the same."""
     inputs = make_inputs(sizes=((64, 64), (64, 64)))
     with torch.no_grad():
@@ -92,7 +90,7 @@ def test_an_image_does_not_see_its_neighbours_padding_size(model):
     torch.testing.assert_close(alone, both)
 
 
-def test_uint8_and_float_images_agree(model):
+def test_uint8_and_float_images_agree(model, make_inputs):
     inputs = make_inputs()
     floats = [{**x, "image": x["image"].float()} for x in inputs]
     with torch.no_grad():
@@ -100,20 +98,20 @@ def test_uint8_and_float_images_agree(model):
     assert torch.equal(a, b)
 
 
-def test_double_precision_reaches_the_end(model):
+def test_double_precision_reaches_the_end(model, make_inputs):
     with torch.no_grad():
         raw = model.double().eval().predict_raw(make_inputs())
     assert raw["pred_masks"].dtype == raw["pred_logits"].dtype == torch.float64
 
 
-def test_bfloat16_autocast_trains(model):
+def test_bfloat16_autocast_trains(model, make_inputs):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = losses_of(model, make_inputs())
     assert all(v.dtype == torch.float32 and v.isfinite() for v in losses.values())
     sum(losses.values()).backward()
 
 
-def test_a_loss_of_the_user_joins_by_name(tiny_cfg):
+def test_a_loss_of_the_user_joins_by_name(tiny_cfg, make_inputs):
     LOSS.register(lambda logits, labels, normalizer: (logits.sigmoid() - labels).abs().mean(1).sum() / normalizer, "l1")
     tiny_cfg.MODEL.MASK_FORMER.EXTRA_LOSSES = [["l1", 3.0]]
     losses = build_model(tiny_cfg)(make_inputs())

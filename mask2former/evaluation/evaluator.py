@@ -1,0 +1,48 @@
+"""What every evaluator does, and several of them taken as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class DatasetEvaluator:
+    """Collects the predictions of one data set and turns them into metrics.
+
+    A subclass is fed image by image, on every rank with that rank's share, and must cope with an empty share.
+    """
+
+    def reset(self) -> None:
+        """Forget everything; called before the first image."""
+        raise NotImplementedError
+
+    def process(self, inputs: Sequence[dict], outputs: Sequence[dict]) -> None:
+        """Take in the model's `outputs` for a batch of `inputs`, both in the order of the batch."""
+        raise NotImplementedError
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Metrics by task, as ``{"sem_seg": {"mIoU": 71.2, ...}}``. Every rank calls it: the shares meet here."""
+        raise NotImplementedError
+
+
+class DatasetEvaluators(DatasetEvaluator):
+    """Several evaluators over one pass through the data; their tasks are merged into one result."""
+
+    def __init__(self, evaluators: Sequence[DatasetEvaluator]):
+        self.evaluators = list(evaluators)
+
+    def reset(self) -> None:
+        for evaluator in self.evaluators:
+            evaluator.reset()
+
+    def process(self, inputs: Sequence[dict], outputs: Sequence[dict]) -> None:
+        for evaluator in self.evaluators:
+            evaluator.process(inputs, outputs)
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        merged: dict[str, dict[str, float]] = {}
+        for evaluator in self.evaluators:
+            results = evaluator.evaluate()
+            if twice := merged.keys() & results.keys():
+                raise ValueError(f"Two evaluators of one data set both report {sorted(twice)}.")
+            merged.update(results)
+        return merged

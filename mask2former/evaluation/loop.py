@@ -1,0 +1,121 @@
+"""One pass of a model over a data set."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from mask2former.evaluation.evaluator import DatasetEvaluator, DatasetEvaluators
+from mask2former.utils import comm
+
+logger = logging.getLogger(__name__)
+
+# the first batches pay for caches and kernel selection: left out of the mean times when others follow
+WARMUP_BATCHES = 5
+
+
+class Visualizer(Protocol):
+    """Looks at each image of the pass, as `visualization.ContactSheet` does."""
+
+    def add(self, sample: dict, output: dict) -> None: ...
+
+
+def inference_on_dataset(
+    model: nn.Module,
+    loader: Iterable[Sequence[dict]],
+    evaluators: DatasetEvaluator | Sequence[DatasetEvaluator],
+    visualizer: Visualizer | None = None,
+) -> dict[str, dict[str, float]]:
+    """Run `model` over `loader` in evaluation mode, without gradients, and return the merged metrics by task.
+
+    Every rank calls it with its share of the data, which may be empty. Afterwards each module is back in the mode,
+    training or evaluation, that it was in.
+
+    Args:
+        model: list[dict] -> list[dict]; one wrapped in DistributedDataParallel is unwrapped.
+        loader: batches, each a list of inputs; with len(), the progress bar knows the end.
+        evaluators: fed with every batch in turn.
+        visualizer: given every input with its output.
+    """
+    evaluator = evaluators if isinstance(evaluators, DatasetEvaluator) else DatasetEvaluators(evaluators)
+    if isinstance(model, DistributedDataParallel):
+        model = model.module  # the wrapper may broadcast buffers in forward, and shares differ in length
+    evaluator.reset()
+    clock = _Clock()
+    with evaluating(model), torch.inference_mode():
+        for inputs in clock.timed(_with_progress(loader)):
+            outputs = model(inputs)
+            clock.lap("model")
+            evaluator.process(inputs, outputs)
+            if visualizer is not None:
+                for sample, output in zip(inputs, outputs, strict=True):
+                    visualizer.add(sample, output)
+            clock.lap("metrics")
+    logger.info(clock.summary())
+    return evaluator.evaluate()
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Evaluation mode inside the block; after it every module has its own former mode again."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module in training:  # one by one: parts that were frozen in evaluation mode stay so
+            module.training = True
+
+
+def _with_progress(loader: Iterable) -> tqdm:
+    return tqdm(
+        loader,
+        desc="evaluating",
+        unit="batch",
+        disable=not comm.is_main_process(),
+        # a log file gets a line now and then, a terminal a live bar
+        mininterval=0.1 if sys.stderr.isatty() else 15.0,
+        maxinterval=10.0 if sys.stderr.isatty() else 60.0,
+        dynamic_ncols=True,
+    )
+
+
+class _Clock:
+    """Seconds that each batch spent waiting for data, in the model, and on metrics and pictures."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self._batches: list[dict[str, float]] = []
+
+    def timed(self, batches: Iterable) -> Iterator:
+        for batch in batches:
+            self._batches.append({})
+            self.lap("data")
+            self._batches[-1]["images"] = len(batch)
+            yield batch
+
+    def lap(self, part: str) -> None:
+        """Book the time since the last call under `part`, once a GPU has finished what it was given."""
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self._batches[-1][part] = now - self._last
+        self._last = now
+
+    def summary(self) -> str:
+        if not self._batches:
+            return "No image in this process's share of the data set."
+        steady = self._batches[WARMUP_BATCHES:] or self._batches
+        images = sum(batch["images"] for batch in steady)
+        means = [f"{part} {sum(b[part] for b in steady) / images:.4f} s" for part in ("data", "model", "metrics")]
+        total = sum(batch["images"] for batch in self._batches)
+        return f"Ran {total} images in {self._last - self._start:.1f} s. Per image: {', '.join(means)}."

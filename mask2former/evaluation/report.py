@@ -1,0 +1,70 @@
+"""Metrics as tables for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+
+logger = logging.getLogger(__name__)
+
+
+def print_results(results: dict[str, dict[str, float]]) -> None:
+    """Log a table of the per-class figures of each task, then one of its summary figures."""
+    for task, metrics in results.items():
+        for table in (class_table(metrics), summary_table(metrics)):
+            if table:
+                logger.info("Results of %s, in percent:\n%s", task, table)
+
+
+def summary_table(metrics: dict[str, float]) -> str:
+    """The figures without a class, side by side."""
+    summary = {name: value for name, value in metrics.items() if "-" not in name}
+    return format_table([list(summary), [_number(value) for value in summary.values()]]) if summary else ""
+
+
+def class_table(metrics: dict[str, float]) -> str:
+    """The figures named <figure>-<class>: a row per class, a column per figure; nan where a class did not occur."""
+    rows: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        figure, dash, name = key.partition("-")
+        if dash:
+            rows.setdefault(name, {})[figure] = value
+    figures = list(dict.fromkeys(figure for row in rows.values() for figure in row))
+    body = [[name, *(_number(row[f]) if f in row else "" for f in figures)] for name, row in rows.items()]
+    return format_table([["class", *figures], *body]) if body else ""
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text, the first of them the head, as an aligned Markdown table; numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    right = [all(_is_number(row[i]) for row in rows[1:]) for i in range(len(widths))]
+    lines = [
+        "| " + " | ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)) + " |"
+        for row in rows
+    ]
+    rule = "|" + "|".join("-" * (w + 1) + (":" if r else "-") for w, r in zip(widths, right, strict=True)) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def json_ready(value):
+    """A copy of nested dicts, lists and numbers that strict JSON can hold: numbers that are not finite become None."""
+    if isinstance(value, dict):
+        return {key: json_ready(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_ready(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text == ""
+    return True

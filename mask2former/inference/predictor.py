@@ -1,0 +1,201 @@
+"""An image in, its segmentation out: the whole way from a recipe or a checkpoint to results."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mask2former.checkpoint import LoadReport, load_checkpoint_file
+from mask2former.checkpoint.loading import apply_weights
+from mask2former.config import CfgNode, load_cfg
+from mask2former.data.build import build_test_transform, register_datasets
+from mask2former.data.catalog import MetadataCatalog, labels_of
+from mask2former.modeling import build_model
+from mask2former.structures.labels import LabelSet
+from mask2former.utils.errors import UserError
+from mask2former.utils.imports import import_user_modules
+
+logger = logging.getLogger(__name__)
+
+# H W image size, K classes
+
+
+def checkpoint_config(checkpoint: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
+    """The config that a checkpoint of this project carries, with MODEL.WEIGHTS set to that checkpoint.
+
+    Args:
+        checkpoint: path or address.
+        opts: flat list KEY, VALUE ... that has the last word.
+
+    Raises:
+        UserError: the file cannot be read safely, or carries no config.
+    """
+    return _config_of(load_checkpoint_file(str(checkpoint)), checkpoint, opts)
+
+
+class Predictor:
+    """Segments single images.
+
+    ``Predictor("output/model_final.pth")(image)`` needs nothing but the file: a checkpoint of this project carries its
+    config and class names. With a config, MODEL.WEIGHTS names the file.
+
+    cfg      the config in use
+    labels   names, colours and ids of the classes: the checkpoint's, else those of the data set in the config
+    model    in evaluation mode
+    """
+
+    def __init__(self, cfg_or_checkpoint: CfgNode | str | Path, device: str | torch.device | None = None):
+        """
+        Args:
+            cfg_or_checkpoint: a config, which stays as it is, or the path or address of a checkpoint.
+            device: where the model runs; None: MODEL.DEVICE, or the CPU where that has no CUDA device.
+
+        Raises:
+            UserError: the weights cannot be read, or do not fill the model.
+        """
+        if isinstance(cfg_or_checkpoint, CfgNode):
+            self.cfg = cfg_or_checkpoint.clone()
+            self.cfg.defrost()
+            contents = load_checkpoint_file(self.cfg.MODEL.WEIGHTS) if self.cfg.MODEL.WEIGHTS else {}
+        else:
+            contents = load_checkpoint_file(str(cfg_or_checkpoint))
+            self.cfg = _config_of(contents, cfg_or_checkpoint)
+        self.cfg.MODEL.DEVICE = str(device) if device is not None else _available(self.cfg.MODEL.DEVICE)
+        self.labels = _labels(self.cfg, contents)
+        _compare_normalization(self.cfg, contents)
+        self.cfg.freeze()
+        self.model = _build(self.cfg, self.labels)
+        if self.cfg.MODEL.WEIGHTS:
+            _check_complete(apply_weights(self.model, contents["model"], self.cfg.MODEL.WEIGHTS))
+        else:
+            logger.warning("MODEL.WEIGHTS is empty: the model predicts with random weights.")
+        self.model.eval()
+        self._prepare = build_test_transform(self.cfg)
+
+    @torch.no_grad()
+    def __call__(self, image: np.ndarray) -> dict:
+        """The results for one image, on the model's device.
+
+        Args:
+            image: uint8 [H,W,3] RGB, whatever INPUT.FORMAT is.
+
+        Returns:
+            What the config enables: ``sem_seg`` scores [K,H,W]; ``panoptic_seg`` (ids [H,W] int32, segments_info);
+            ``instances`` Instances, all at the size of the image.
+
+        Raises:
+            UserError: not such an image.
+        """
+        return self.model([self._input(image)])[0]
+
+    def _input(self, image: np.ndarray) -> dict:
+        """The model's input, prepared as a test image of the data sets."""
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise UserError(
+                f"Predictor takes an RGB image as a numpy array, uint8 [H,W,3], and got {found}. "
+                "mask2former.data.reading.read_image(path, 'RGB') gives one for any image file."
+            )
+        if 0 in image.shape:
+            raise UserError(f"Predictor got an image without pixels, {list(image.shape)}.")
+        pixels = np.require(image, requirements="W")  # torch shares memory with writable arrays only
+        return {"image": self._prepare(pixels), "height": image.shape[0], "width": image.shape[1]}
+
+
+def _config_of(contents: dict, checkpoint: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
+    text = contents.get("config")
+    if not isinstance(text, str):
+        raise UserError(
+            f"{checkpoint} carries weights only, no config: it was not written by this project. Give the recipe it "
+            "was made with, and the file in MODEL.WEIGHTS (demo.py: --config-file FILE --opts MODEL.WEIGHTS PATH)."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config_in_checkpoint.yaml"  # the name that messages show
+        path.write_text(text, encoding="utf-8")
+        return load_cfg(path, ["MODEL.WEIGHTS", str(checkpoint), *opts])
+
+
+def _available(device: str) -> str:
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        logger.info("MODEL.DEVICE is %s, but there is no CUDA device: running on the CPU.", device)
+        return "cpu"
+    return device
+
+
+def _labels(cfg: CfgNode, contents: dict) -> LabelSet:
+    """The checkpoint's labels, else those of the first data set in the config, checked against NUM_CLASSES."""
+    inside = contents.get("labels")
+    labels = LabelSet.from_dict(inside) if inside is not None else _labels_of_datasets(cfg)
+    num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    if labels.num_classes != num_classes:
+        if inside is not None:
+            origin, remedy = f"the checkpoint {cfg.MODEL.WEIGHTS}", "use the recipe that it was made with"
+        else:
+            origin, remedy = f"the data set {_dataset(cfg)!r}", "name the data set of the weights in DATASETS.TEST"
+        raise UserError(
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes}, but {origin} has {labels.num_classes} classes. "
+            f"Set MODEL.SEM_SEG_HEAD.NUM_CLASSES to {labels.num_classes}, or {remedy}."
+        )
+    return labels
+
+
+def _dataset(cfg: CfgNode) -> str | None:
+    return next(iter([*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]), None)
+
+
+def _labels_of_datasets(cfg: CfgNode) -> LabelSet:
+    name = _dataset(cfg)
+    if name is None:
+        logger.warning("Neither the weights nor DATASETS say what the classes are called: they are numbered.")
+        return LabelSet(tuple(f"class {k}" for k in range(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)))
+    import_user_modules(cfg.IMPORTS)
+    register_datasets(cfg)
+    return labels_of(MetadataCatalog.get(name))
+
+
+def _build(cfg: CfgNode, labels: LabelSet) -> nn.Module:
+    """The model, with the user modules where it cannot be built without them.
+
+    Most register data sets, or even make them: nothing that prediction needs, or that may be on this machine.
+    """
+    try:
+        return build_model(cfg, thing_ids=labels.thing_ids)
+    except UserError:
+        if not cfg.IMPORTS:
+            raise
+    import_user_modules(cfg.IMPORTS)
+    return build_model(cfg, thing_ids=labels.thing_ids)
+
+
+def _compare_normalization(cfg: CfgNode, contents: dict) -> None:
+    """Say when the checkpoint was trained on images prepared in another way than the config's."""
+    inside = contents.get("normalization")
+    if not inside:
+        return
+    ours = {"mean": cfg.MODEL.PIXEL_MEAN, "std": cfg.MODEL.PIXEL_STD, "format": cfg.INPUT.FORMAT}
+    for entry, key in (("mean", "MODEL.PIXEL_MEAN"), ("std", "MODEL.PIXEL_STD"), ("format", "INPUT.FORMAT")):
+        theirs = inside.get(entry)
+        if theirs is not None and list(theirs) != list(ours[entry]):
+            logger.warning(
+                "%s is %s, but the checkpoint was trained with %s. Expect worse results.", key, ours[entry], theirs
+            )
+
+
+def _check_complete(report: LoadReport) -> None:
+    """Refuse a model that would predict with random weights in places; the criterion has no part in prediction."""
+    lacking = [name for name in report.missing if not name.startswith("criterion.")]
+    lacking += [str(r) for r in report.reshaped if not r.name.startswith("criterion.")]
+    if lacking:
+        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+        raise UserError(
+            f"{report.source} does not fill the model; these tensors are missing or have another shape: "
+            f"{', '.join(lacking[:5])}{more}. Use the recipe the file was made with (NUM_CLASSES included), or correct "
+            "MODEL.WEIGHTS."
+        )

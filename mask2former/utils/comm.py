@@ -1,0 +1,94 @@
+"""Talk between processes. Every function also works, at once, where no process group exists."""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+def _in_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def get_rank() -> int:
+    """Index of this process among all, 0 to world size - 1."""
+    return dist.get_rank() if _in_group() else 0
+
+
+def get_world_size() -> int:
+    """Number of processes that work together."""
+    return dist.get_world_size() if _in_group() else 1
+
+
+def get_local_rank() -> int:
+    """Index of this process among those of its machine: the LOCAL_RANK that torch's launcher sets."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if _in_group() else 0
+
+
+def is_main_process() -> bool:
+    """Whether this process writes files and talks to the user."""
+    return get_rank() == 0
+
+
+def synchronize() -> None:
+    """Wait until every process has come here."""
+    if get_world_size() == 1:
+        return
+    if dist.get_backend() == "nccl":  # named, so that NCCL does not guess the device
+        dist.barrier(device_ids=[torch.cuda.current_device()])
+    else:
+        dist.barrier()
+
+
+@functools.lru_cache(maxsize=1)
+def _gloo_beside(world: dist.ProcessGroup) -> dist.ProcessGroup | None:
+    """A group of all ranks that carries CPU memory; None stands for the default group, where that does already.
+
+    Python objects would otherwise travel through device memory under NCCL. The argument keys the cache: a new
+    default group gets a new companion.
+    """
+    return None if dist.get_backend(world) == "gloo" else dist.new_group(backend="gloo")
+
+
+def all_gather(obj: Any) -> list[Any]:
+    """Every rank's picklable `obj`, in the order of ranks, on every rank."""
+    if get_world_size() == 1:
+        return [obj]
+    out: list[Any] = [None] * get_world_size()
+    dist.all_gather_object(out, obj, group=_gloo_beside(dist.group.WORLD))
+    return out
+
+
+def gather(obj: Any, dst: int = 0) -> list[Any]:
+    """Every rank's picklable `obj`, in the order of ranks, on rank `dst`; an empty list on the others."""
+    if get_world_size() == 1:
+        return [obj]
+    out: list[Any] | None = [None] * get_world_size() if get_rank() == dst else None
+    dist.gather_object(obj, out, dst=dst, group=_gloo_beside(dist.group.WORLD))
+    return out if out is not None else []
+
+
+def reduce_dict(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Mean over the ranks of each scalar tensor, on every rank, in one message; gradients are cut.
+
+    Args:
+        values: scalar tensors under the same names, on the same kind of device, on every rank.
+    """
+    detached = {name: value.detach() for name, value in values.items()}
+    world_size = get_world_size()
+    if world_size == 1 or not detached:
+        return detached
+    names = sorted(detached)  # the same order everywhere
+    total = torch.stack([detached[name] for name in names])
+    dist.all_reduce(total)
+    return dict(zip(names, (total / world_size).unbind(), strict=True))
+
+
+def shared_random_seed() -> int:
+    """A fresh seed in [0, 2**31), the same on every rank. All ranks must call it together."""
+    return all_gather(secrets.randbelow(2**31))[0]

@@ -1,0 +1,119 @@
+"""The contact sheet: a readable PNG, spread over the data, small in memory."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mask2former.structures import LabelSet
+from mask2former.utils import comm
+from mask2former.visualization import ContactSheet
+from mask2former.visualization.contact_sheet import shrink
+
+LABELS = LabelSet(("sky", "road", "never"), colors=((0, 0, 255), (255, 0, 0), (0, 255, 0)))
+
+
+@pytest.fixture
+def files(tmp_path):
+    """An image that is black, and a mask: left half sky, right half road, upper left corner ignored."""
+    mask = np.zeros((60, 80), np.uint8)
+    mask[:, 40:] = 1
+    mask[:20, :20] = 255
+    Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(tmp_path / "im.png")
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    return {"file_name": str(tmp_path / "im.png"), "sem_seg_file_name": str(tmp_path / "mask.png")}
+
+
+def scores(k, size=(60, 80)):
+    """A prediction of class k everywhere."""
+    return {"sem_seg": torch.nn.functional.one_hot(torch.full(size, k), 3).permute(2, 0, 1)}
+
+
+def test_rows_of_image_truth_and_prediction(files, tmp_path):
+    sheet = ContactSheet(LABELS, tmp_path / "out" / "sheet.png", 4)
+    sheet.add(files, scores(1))
+    assert sheet.save() == tmp_path / "out" / "sheet.png"
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["sheet.png"]
+    page = np.array(Image.open(tmp_path / "out" / "sheet.png")).astype(int)
+    row = page[page.shape[0] // 2]
+    blue, red = (row[:, 2] > 120) & (row[:, 0] < 60), (row[:, 0] > 120) & (row[:, 2] < 60)
+    # columns of 360 pixels: truth is half blue, half red; the prediction all red
+    assert 170 <= blue.sum() <= 182
+    assert 530 <= red.sum() <= 542
+    legend = page[:, 3 * 360 + 4 * 10 :].reshape(-1, 3)
+    assert (legend == LABELS.palette()[0]).all(1).any()
+    assert (legend == LABELS.palette()[1]).all(1).any()
+    assert not (legend == LABELS.palette()[2]).all(1).any()  # only classes on the page
+
+
+def test_rows_are_spread_over_the_data(files, tmp_path, monkeypatch):
+    sheet = ContactSheet(LABELS, tmp_path / "sheet.png", 4)
+    for i in range(103):
+        sheet.add({**files, "file_name": i}, scores(0))
+        assert len(sheet._rows) <= 8
+    chosen = []
+    monkeypatch.setattr(
+        sheet, "_page", lambda rows: chosen.extend(r.file_name for r in rows) or Image.new("RGB", (9, 9))
+    )
+    sheet.save()
+    assert len(chosen) == 4
+    assert chosen[0] == 0
+    assert chosen[-1] >= 75
+    steps = np.diff(chosen)
+    assert steps.max() <= 2 * steps.min()
+
+
+def test_shares_of_all_ranks_are_on_the_page(files, tmp_path, monkeypatch):
+    sheets = [ContactSheet(LABELS, tmp_path / "sheet.png", 4) for _ in range(2)]
+    for i in range(4):
+        sheets[i // 2].add({**files, "file_name": i}, scores(0))
+    monkeypatch.setattr(comm, "gather", lambda rows: [sheet._rows for sheet in sheets])
+    seen = []
+    monkeypatch.setattr(
+        sheets[0], "_page", lambda rows: seen.extend(r.file_name for r in rows) or Image.new("RGB", (9, 9))
+    )
+    sheets[0].save()
+    assert seen == [0, 1, 2, 3]
+
+
+def test_other_ranks_write_nothing(files, tmp_path, monkeypatch):
+    sheet = ContactSheet(LABELS, tmp_path / "sheet.png", 4)
+    sheet.add(files, scores(0))
+    monkeypatch.setattr(comm, "gather", lambda rows: [])
+    assert sheet.save() is None
+    assert not (tmp_path / "sheet.png").exists()
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_nothing_to_show_writes_nothing(files, tmp_path, count):
+    sheet = ContactSheet(LABELS, tmp_path / "sheet.png", count)
+    if not count:
+        sheet.add(files, scores(0))
+    assert sheet.save() is None
+    assert list(tmp_path.glob("sheet*")) == []
+
+
+def test_images_without_ground_truth_and_of_mixed_shapes(files, tmp_path):
+    sheet = ContactSheet(LABELS, tmp_path / "sheet.png", 4)
+    Image.fromarray(np.zeros((200, 10, 3), np.uint8)).save(tmp_path / "tall.png")
+    sheet.add({"file_name": str(tmp_path / "tall.png")}, scores(2, (200, 10)))
+    sheet.add(files, scores(0))
+    sheet.save()
+    assert Image.open(tmp_path / "sheet.png").height > 360
+
+
+def test_many_classes_get_several_legend_columns(files, tmp_path):
+    labels = LabelSet(tuple(f"class {k}" for k in range(120)))
+    sheet = ContactSheet(labels, tmp_path / "sheet.png", 1)
+    sem = torch.arange(60 * 80).view(60, 80) % 120
+    sheet.add({"file_name": files["file_name"]}, {"sem_seg": torch.nn.functional.one_hot(sem, 120).permute(2, 0, 1)})
+    sheet.save()
+    assert Image.open(tmp_path / "sheet.png").width > 3 * 360 + 4 * 10 + 5 * 60
+
+
+def test_shrinking_keeps_values_and_shape():
+    big = np.repeat(np.repeat(np.arange(4).reshape(2, 2), 720, 0), 1440, 1)
+    small = shrink(big)
+    assert small.shape == (180, 360)
+    np.testing.assert_array_equal(small[[0, 0, -1, -1], [0, -1, 0, -1]], [0, 1, 2, 3])
+    assert shrink(np.zeros((1, 2000))).shape == (1, 360)
