@@ -1,0 +1,102 @@
+"""Weight files on disk: recognised by content, read without running anything in them."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mask2former.checkpoint.pickles import read_plain_pickle
+from mask2former.utils.errors import UserError
+from mask2former.utils.io import local_path
+
+_ZIP_START = b"PK\x03\x04"  # torch.save since 1.6
+_LEGACY_TORCH_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before: its magic number, pickled
+_PICKLE_START = b"\x80"  # any pickle protocol from 2 on
+
+
+def load_checkpoint_file(path_or_url: str, key: str = "MODEL.WEIGHTS") -> dict:
+    """Read a checkpoint of ours, a PyTorch file of weights, or a detectron2 `.pkl`.
+
+    Args:
+        path_or_url: a path, an http(s) address or a detectron2:// one.
+        key: the key or flag that named the file, for messages.
+
+    Returns:
+        A dict whose "model" maps names to CPU tensors, beside whatever else the file holds.
+
+    Raises:
+        UserError: missing, of another kind, cut off, with code inside, or without weights.
+    """
+    path = local_path(path_or_url, key)
+    with open(path, "rb") as file:
+        start = file.read(len(_LEGACY_TORCH_START))
+        file.seek(0)
+        if start.startswith(_ZIP_START) or start == _LEGACY_TORCH_START:
+            contents = _read_torch(path, key)
+        elif start.startswith(_PICKLE_START):
+            contents = read_plain_pickle(file, path)
+        else:
+            raise UserError(
+                f"{path} is no weight file: it begins with {start!r} ({Path(path).stat().st_size} bytes). Expected "
+                f"what torch.save writes (.pth, .pt) or detectron2's pickle (.pkl). Correct {key}."
+            )
+    return _with_model(contents, path, key)
+
+
+def _read_torch(path: str, key: str) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "weights_only" in str(error).lower():
+            raise UserError(
+                f"{path} was refused: it holds more than tensors and plain values, and loading that could run code "
+                f"({_first_sentence(error)}). If you trust the file, convert it where it was made: "
+                "torch.save({'model': model.state_dict()}, 'weights.pth')."
+            ) from None
+        raise _damaged(path, key, error) from error
+    except Exception as error:  # zip, pickle and storage readers each have their own
+        raise _damaged(path, key, error) from error
+
+
+def _damaged(path: str, key: str, error: Exception) -> UserError:
+    return UserError(
+        f"{path} could not be read ({type(error).__name__}: {_first_sentence(error)}). It is probably cut off or "
+        f"damaged; copy or download it again, or point {key} elsewhere."
+    )
+
+
+def _first_sentence(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if "GLOBAL" in line or "global" in line]  # torch names what it refused in there
+    return (named or lines or [""])[0][:300]
+
+
+def _with_model(contents: Any, path: str, key: str) -> dict:
+    """The file's dict with its weights as tensors under "model"."""
+    if isinstance(contents, dict) and "model" not in contents:
+        contents = {**contents, "model": contents["state_dict"]} if "state_dict" in contents else {"model": contents}
+    weights = contents["model"] if isinstance(contents, dict) else None
+    tensors = {}
+    if isinstance(weights, dict):
+        tensors = {str(name): _tensor(value) for name, value in weights.items() if _is_array(value)}
+    if not tensors:
+        raise UserError(
+            f"{path} holds no weights: expected a dict of named tensors, at the top or under 'model' or 'state_dict'. "
+            f"Correct {key}."
+        )
+    return {**contents, "model": tensors}
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "biuf")
+
+
+def _tensor(value: torch.Tensor | np.ndarray) -> torch.Tensor:
+    if isinstance(value, torch.Tensor):
+        return value
+    # torch wants native byte order and writable memory
+    return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))

@@ -1,0 +1,78 @@
+"""detectron2's `.pkl` files: NumPy arrays in a pickle, read without giving the file a way to run anything."""
+
+from __future__ import annotations
+
+import collections
+import pickle
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from mask2former.utils.errors import UserError
+
+try:
+    from numpy._core import multiarray, numeric  # NumPy 2
+except ImportError:
+    from numpy.core import multiarray, numeric
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Stands for `_codecs.encode`, which old pickle protocols use to spell bytes, always in Latin-1."""
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"bytes spelled in {encoding!r}")
+    return text.encode("latin1")
+
+
+def _numpy_globals() -> dict[tuple[str, str], Any]:
+    """What NumPy writes for arrays and scalars, under its old and its new module names."""
+    found = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
+    for core in ("numpy.core", "numpy._core"):
+        found[f"{core}.multiarray", "_reconstruct"] = multiarray._reconstruct
+        found[f"{core}.multiarray", "scalar"] = multiarray.scalar
+        found[f"{core}.numeric", "_frombuffer"] = numeric._frombuffer
+    return found
+
+
+ALLOWED_GLOBALS: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("_codecs", "encode"): _encode,
+    **_numpy_globals(),
+}
+
+
+class _RefusedGlobal(pickle.UnpicklingError):
+    """The pickle asks for something that is not in `ALLOWED_GLOBALS`."""
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return ALLOWED_GLOBALS[module, name]
+        except KeyError:
+            raise _RefusedGlobal(f"{module}.{name}") from None
+
+
+def read_plain_pickle(file: BinaryIO, path: str | Path) -> Any:
+    """Read NumPy arrays, dicts, lists, strings and numbers from an open pickle; anything else is refused unread.
+
+    Args:
+        file: opened in binary mode, at the pickle's start. Python 2 strings are taken as Latin-1.
+        path: the file's name, for messages.
+
+    Raises:
+        UserError: the pickle names another class or function (code), or is cut off or damaged.
+    """
+    try:
+        return _PlainUnpickler(file, encoding="latin1").load()
+    except _RefusedGlobal as error:
+        raise UserError(
+            f"{path} was refused: its pickle asks for '{error}', and loading that could run code. Expected a dict of "
+            "NumPy arrays and plain values, as detectron2's .pkl files are. If you trust the file, convert it where it "
+            "was made: torch.save({'model': state_dict}, 'weights.pth')."
+        ) from None
+    except Exception as error:  # pickle lets many kinds through for damaged input
+        raise UserError(
+            f"{path} could not be read as a pickle ({type(error).__name__}: {error}). It is probably cut off or "
+            "damaged; copy or download it again, or point MODEL.WEIGHTS elsewhere."
+        ) from error

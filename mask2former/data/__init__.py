@@ -1,0 +1,32 @@
+"""Data sets, augmentations and loaders: from files to the dictionaries that the model takes."""
+
+from mask2former.data.build import (
+    MAPPERS,
+    build_test_loader,
+    build_test_transform,
+    build_train_loader,
+    check_datasets,
+    register_datasets,
+)
+from mask2former.data.catalog import DatasetCatalog, Metadata, MetadataCatalog, labels_of
+from mask2former.data.datasets.builtin import register_builtin
+from mask2former.data.datasets.folder import load_sem_seg, register_custom
+from mask2former.data.reading import read_image, read_mask
+
+__all__ = [
+    "MAPPERS",
+    "DatasetCatalog",
+    "Metadata",
+    "MetadataCatalog",
+    "build_test_loader",
+    "build_test_transform",
+    "build_train_loader",
+    "check_datasets",
+    "labels_of",
+    "load_sem_seg",
+    "read_image",
+    "read_mask",
+    "register_builtin",
+    "register_custom",
+    "register_datasets",
+]

@@ -1,0 +1,1 @@
+"""Readers of data sets, their checks, and the tables of the published ones."""

@@ -1,0 +1,200 @@
+"""Augmentations that move image and masks together: torchvision v2 transforms on tv_tensors.
+
+All take `tv_tensors.Image` (uint8 [3,H,W], RGB) and `tv_tensors.Mask` ([...,H,W], any integer type) in one call and
+draw their random numbers from torch's generator alone. What a mask's pixels mean (class ids, or one object per
+layer) is the caller's; areas outside a mask are filled with the value given to `PadTo`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from mask2former.utils.errors import UserError
+
+# H, W: size in pixels
+
+
+def _size(inputs: list[Any]) -> tuple[int, int]:
+    """(H, W) that image and masks share."""
+    return tuple(inputs[0].shape[-2:])
+
+
+def _randint(low: int, high: int) -> int:
+    """A whole number in [low, high], both ends included."""
+    return int(torch.randint(low, high + 1, ()))
+
+
+def shortest_edge_size(height: int, width: int, short: int, longest: int) -> tuple[int, int]:
+    """(H, W) with the shorter side `short`, less where the longer one would pass `longest`; detectron2's rounding."""
+    scale = short / min(height, width)
+    if max(height, width) * scale > longest:
+        scale = longest / max(height, width)
+    return int(height * scale + 0.5), int(width * scale + 0.5)
+
+
+class ResizeShortestEdge(v2.Transform):
+    """Resize so that the shorter side has a size drawn from `sizes`, the longer one at most `longest` pixels.
+
+    Args:
+        sizes: sizes to draw from ("choice") or the two ends of a range ("range", whole numbers); 0: leave as it is.
+        longest: limit of the longer side in pixels.
+        sampling: "choice" or "range".
+    """
+
+    _transformed_types = (tv_tensors.Image, tv_tensors.Mask)
+
+    def __init__(self, sizes: Sequence[int], longest: int, sampling: str = "choice"):
+        super().__init__()
+        if sampling not in ("choice", "range"):
+            raise UserError(f"INPUT.MIN_SIZE_TRAIN_SAMPLING is {sampling!r}; expected 'choice' or 'range'.")
+        if not sizes or (sampling == "range" and len(sizes) != 2):
+            wanted = "two sizes, smallest and largest" if sampling == "range" else "at least one size"
+            raise UserError(f"INPUT.MIN_SIZE_TRAIN is {list(sizes)}; sampling {sampling!r} takes {wanted}.")
+        self.sizes, self.longest, self.sampling = tuple(sizes), longest, sampling
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = _size(flat_inputs)
+        in_range = self.sampling == "range"
+        short = _randint(*self.sizes) if in_range else self.sizes[_randint(0, len(self.sizes) - 1)]
+        return {"size": shortest_edge_size(height, width, short, self.longest) if short else (height, width)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        size = list(params["size"])
+        if list(inpt.shape[-2:]) == size:
+            return inpt
+        if isinstance(inpt, tv_tensors.Mask):
+            # torchvision's kernel for masks samples with "nearest", half a pixel off the image's bilinear grid
+            pixels = inpt.as_subclass(torch.Tensor)[None]
+            out = F.resize_image(pixels, size, interpolation=v2.InterpolationMode.NEAREST_EXACT)[0]
+        else:
+            out = F.resize_image(inpt.as_subclass(torch.Tensor), size, antialias=True)
+        return tv_tensors.wrap(out, like=inpt)
+
+
+class CropSize:
+    """How large a random crop is.
+
+    Args:
+        kind: "absolute" (H, W), cut to the image; "absolute_range" (min, max) of each side; "relative" (share of H,
+            share of W); "relative_range" (smallest shares of H and W, the largest is 1).
+        size: the two numbers.
+    """
+
+    def __init__(self, kind: str, size: Sequence[float]):
+        kinds = ("absolute", "absolute_range", "relative", "relative_range")
+        if kind not in kinds:
+            raise UserError(f"INPUT.CROP.TYPE is {kind!r}; expected one of {', '.join(kinds)}.")
+        relative = kind.startswith("relative")
+        if len(size) != 2 or min(size) <= 0 or (relative and max(size) > 1):
+            wanted = "two shares in (0, 1]" if relative else "two sizes in pixels"
+            raise UserError(f"INPUT.CROP.SIZE is {list(size)}; INPUT.CROP.TYPE {kind!r} takes {wanted}.")
+        if kind == "absolute_range" and size[0] > size[1]:
+            raise UserError(f"INPUT.CROP.SIZE is {list(size)}; 'absolute_range' takes the smaller size first.")
+        self.kind, self.size = kind, tuple(size)
+
+    def draw(self, height: int, width: int) -> tuple[int, int]:
+        """(H, W) of a crop of an image of the given size."""
+        a, b = self.size
+        if self.kind == "absolute":
+            return min(int(a), height), min(int(b), width)
+        if self.kind == "absolute_range":
+            low, high = int(a), int(b)
+            return tuple(_randint(min(side, low), min(side, high)) for side in (height, width))
+        if self.kind == "relative_range":
+            drawn = torch.rand(2).tolist()
+            a, b = a + drawn[0] * (1 - a), b + drawn[1] * (1 - b)
+        return max(1, int(height * a + 0.5)), max(1, int(width * b + 0.5))
+
+
+class RandomCrop(v2.Transform):
+    """Cut out a random window, moving on when one class fills most of it (Mask2Former's semantic recipes).
+
+    A window is taken when its labelled pixels belong to more than one class and the largest class covers less than
+    `max_area` of them; after 10 windows the last one is taken as it is. `max_area` 1 takes the first.
+
+    Args:
+        size: how large the window is.
+        max_area: share of the labelled pixels, INPUT.CROP.SINGLE_CATEGORY_MAX_AREA.
+        ignore_label: id of pixels without label.
+    """
+
+    _transformed_types = (tv_tensors.Image, tv_tensors.Mask)
+    _TRIES = 10  # published
+
+    def __init__(self, size: CropSize, max_area: float = 1.0, ignore_label: int = 255):
+        super().__init__()
+        self.size, self.max_area, self.ignore_label = size, max_area, ignore_label
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = _size(flat_inputs)
+        sem_seg = next((m for m in flat_inputs if isinstance(m, tv_tensors.Mask) and m.ndim == 2), None)
+        if self.max_area < 1 and sem_seg is None:
+            raise ValueError("a crop limited by class area needs a [H,W] mask of class ids")
+        for _ in range(self._TRIES):
+            h, w = self.size.draw(height, width)
+            top, left = _randint(0, height - h), _randint(0, width - w)
+            if self.max_area >= 1 or self._mixed(sem_seg[top : top + h, left : left + w]):
+                break
+        return {"top": top, "left": left, "height": h, "width": w}
+
+    def _mixed(self, window: torch.Tensor) -> bool:
+        counts = torch.bincount(window.as_subclass(torch.Tensor).reshape(-1))
+        if self.ignore_label < len(counts):
+            counts[self.ignore_label] = 0
+        return int((counts > 0).sum()) > 1 and int(counts.max()) < int(counts.sum()) * self.max_area
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return self._call_kernel(F.crop, inpt, **params)
+
+
+class SSDColor(v2.RandomPhotometricDistort):
+    """Colour changes of SSD with the published ranges; the channels keep their order.
+
+    torchvision's arithmetic: brightness is a factor (published: an offset of up to 32), contrast and saturation
+    blend with grey. Masks pass through.
+    """
+
+    def __init__(self) -> None:
+        # 18 of OpenCV's 180 hue steps; 32 of 255 brightness levels
+        super().__init__(brightness=(1 - 32 / 255, 1 + 32 / 255), hue=(-18 / 180, 18 / 180))
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        return {**super().make_params(flat_inputs), "channel_permutation": None}
+
+
+class PadTo(v2.Transform):
+    """Pad right and below to a square of `size` pixels; images with `image_fill`, masks with `mask_fill`."""
+
+    _transformed_types = (tv_tensors.Image, tv_tensors.Mask)
+
+    def __init__(self, size: int, mask_fill: int, image_fill: int = 128):
+        super().__init__()
+        self.size, self.mask_fill, self.image_fill = size, mask_fill, image_fill
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = _size(flat_inputs)
+        if max(height, width) > self.size:
+            raise UserError(
+                f"An augmented image of {height}x{width} pixels does not fit INPUT.SIZE_DIVISIBILITY {self.size}, the "
+                "size that samples are padded to. Crop (INPUT.CROP.ENABLED True, INPUT.CROP.SIZE), lower "
+                "INPUT.MAX_SIZE_TRAIN, or set INPUT.SIZE_DIVISIBILITY -1."
+            )
+        return {"padding": [0, 0, self.size - width, self.size - height]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        fill = self.mask_fill if isinstance(inpt, tv_tensors.Mask) else self.image_fill
+        return self._call_kernel(F.pad, inpt, padding=params["padding"], fill=fill)
+
+
+def random_flip(direction: str) -> v2.Transform:
+    """Flip half of the samples: "horizontal" (left and right), "vertical" (up and down) or "none"."""
+    flips = {"horizontal": v2.RandomHorizontalFlip, "vertical": v2.RandomVerticalFlip, "none": v2.Identity}
+    if direction not in flips:
+        raise UserError(f"INPUT.RANDOM_FLIP is {direction!r}; expected one of {', '.join(flips)}.")
+    return flips[direction]()
