@@ -73,8 +73,7 @@ class SetCriterion(nn.Module):
         losses = {}
         for layer, loss in enumerate(self._class_losses(predictions, targets, assignment, class_norm)):
             losses["loss_ce" + _suffix(layer, predictions)] = self.class_weight * loss
-        for layer in range(len(predictions.class_logits)):
-            logits, labels = self._points(predictions, targets, assignment, layer)
+        for layer, (logits, labels) in enumerate(zip(*self._points(predictions, targets, assignment))):
             for term in self.terms:
                 name = f"loss_{term.name}" + _suffix(layer, predictions)
                 losses[name] = term.weight * term.function(logits, labels, mask_norm)
@@ -108,19 +107,19 @@ class SetCriterion(nn.Module):
         return loss.view(len(logits), -1).sum(1) / normalizer
 
     def _points(
-        self, predictions: QueryPredictions, targets: Targets, assignment: Assignment, layer: int
-    ) -> tuple[Tensor, Tensor]:
-        """Logits and labels [R*T,P] of one layer's matched masks at points where the prediction is unsure."""
-        queries = assignment.queries[layer].split(assignment.counts)
-        masks = predictions.masks_of(layer, queries).flatten(0, 1)  # [R*T,h,w]
-        masks = masks.to(torch.promote_types(masks.dtype, torch.float32))
+        self, predictions: QueryPredictions, targets: Targets, assignment: Assignment
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Per layer the logits and labels [R*T,P] of its matched masks, at points where the prediction is unsure."""
+        masks = predictions.masks_of(assignment.queries.split(assignment.counts, 1))
+        layers, frames = len(masks), masks.shape[2]
+        masks = masks.to(torch.promote_types(masks.dtype, torch.float32)).flatten(0, 2)  # [L*R*T,h,w]
         s = self.sampling
         points = point_sample.uncertain_points(masks.detach(), s.num_points, s.oversample_ratio, s.importance_ratio)
         logits = point_sample.sample_map(masks[:, None], points)[:, 0]
-        with torch.no_grad():
-            truth = targets.masks[assignment.targets[layer]].flatten(0, 1)
-            labels = point_sample.sample_mask(truth, points).to(logits.dtype)
-        return logits, labels
+        rows = assignment.targets[..., None] * frames + torch.arange(frames, device=masks.device)  # [L,R,T]
+        labels = point_sample.sample_mask(targets.masks.flatten(0, 1), points, rows.flatten()).to(logits.dtype)
+        per_layer = (layers, rows[0].numel(), s.num_points)
+        return logits.view(per_layer).unbind(), labels.view(per_layer).unbind()
 
 
 def _suffix(layer: int, predictions: QueryPredictions) -> str:

@@ -24,22 +24,26 @@ def sample_map(maps: Tensor, points: Tensor) -> Tensor:
     return F.grid_sample(maps, grid[:, None], align_corners=False)[:, :, 0]
 
 
-def sample_mask(masks: Tensor, points: Tensor) -> Tensor:
-    """Bilinear values [N,P] of boolean masks [N,H,W] at points [N,P,2], in the dtype of the points.
+def sample_mask(masks: Tensor, points: Tensor, rows: Tensor | None = None) -> Tensor:
+    """Bilinear values [N,P] of boolean masks [M,H,W] at points [N,P,2], in the dtype of the points.
 
-    Equal to sampling ``masks.float()``, but reads the four neighbours of each point from the boolean mask: no
-    floating copy of N full-size masks exists.
+    ``rows`` [N] says which mask each set of points is for; None: the n-th for the n-th (N = M). Equal to sampling
+    ``masks[rows].float()``, but reads the four neighbours of each point from the boolean masks: neither chosen nor
+    floating copies of full-size masks exist.
     """
     h, w = masks.shape[-2:]
-    flat = masks.flatten(1)
+    flat = masks.flatten()
+    rows = torch.arange(len(masks), device=masks.device) if rows is None else rows
+    start = rows[:, None] * (h * w)
     x, y = points[..., 0] * w - 0.5, points[..., 1] * h - 0.5  # [N,P]
     left, top = x.floor(), y.floor()
     value = torch.zeros_like(x)
     for column, x_weight in ((left, left + 1 - x), (left + 1, x - left)):
         for row, y_weight in ((top, top + 1 - y), (top + 1, y - top)):
             inside = (column >= 0) & (column < w) & (row >= 0) & (row < h)
-            index = (row.clamp(0, h - 1) * w + column.clamp(0, w - 1)).long()
-            value += flat.gather(1, index) * (x_weight * y_weight * inside)
+            # whole numbers below 2**24 per axis are exact in float32, their product with w is not
+            index = start + row.clamp(0, h - 1).long() * w + column.clamp(0, w - 1).long()
+            value += flat[index] * (x_weight * y_weight * inside)
     return value
 
 

@@ -16,8 +16,9 @@ def ms_deform_attn_reference(
     batch, _, heads, channels = value.shape
     queries = sampling_locations.shape[1]
     # align_corners=False puts pixel centres at (i + 0.5) / size, as the sampling locations do
-    grids = (2 * sampling_locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # [L, B*H, Q, P, 2]
-    weights = attention_weights.permute(3, 0, 2, 1, 4).flatten(1, 2).unsqueeze(2)  # [L, B*H, 1, Q, P]
+    # and points before queries let the sum over points run along contiguous queries
+    grids = (2 * sampling_locations - 1).permute(3, 0, 2, 4, 1, 5).flatten(1, 2)  # [L, B*H, P, Q, 2]
+    weights = attention_weights.permute(3, 0, 2, 4, 1).flatten(1, 2).unsqueeze(2)  # [L, B*H, 1, P, Q]
     dtype = torch.promote_types(value.dtype, torch.float32)  # half precision cannot tell neighbouring pixels apart
     out = torch.zeros(batch * heads, channels, queries, dtype=dtype, device=value.device)
     shapes = spatial_shapes.tolist()
@@ -26,5 +27,5 @@ def ms_deform_attn_reference(
             continue
         pixels = part.permute(0, 2, 3, 1).reshape(batch * heads, channels, h, w)
         sampled = F.grid_sample(pixels.to(dtype), grids[level].to(dtype), padding_mode="zeros", align_corners=False)
-        out = out + (sampled * weights[level]).sum(-1)
+        out = out + (sampled * weights[level]).sum(2)
     return out.view(batch, heads * channels, queries).transpose(1, 2).to(value.dtype)

@@ -20,6 +20,16 @@ def test_boolean_masks_are_sampled_as_their_float_copies(dtype):
     torch.testing.assert_close(sample_mask(masks, points), sample_map(masks.to(dtype)[:, None], points)[:, 0])
 
 
+def test_rows_choose_the_masks():
+    g = torch.Generator().manual_seed(0)
+    masks, points, rows = (
+        torch.rand(3, 7, 9, generator=g) > 0.5,
+        torch.rand(4, 50, 2, generator=g),
+        torch.tensor([2, 0, 2, 1]),
+    )
+    torch.testing.assert_close(sample_mask(masks, points, rows), sample_mask(masks[rows], points))
+
+
 def test_uncertain_points_lie_near_the_boundary():
     x = torch.linspace(-8, 8, 64)
     logits = x.expand(3, 64, 64).contiguous()  # zero along the middle column

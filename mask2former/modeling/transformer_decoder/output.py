@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,10 +28,10 @@ class QueryPredictions:
         """Mask logits [B,Q,T,h,w] of every query of the final layer."""
         return torch.einsum("bqc,bcthw->bqthw", self.mask_embed[-1], self.mask_features)
 
-    def masks_of(self, layer: int, queries: list[Tensor]) -> Tensor:
-        """Mask logits [sum n_b,T,h,w] of the queries chosen for each image, a list of B index tensors [n_b]."""
+    def masks_of(self, queries: Sequence[Tensor]) -> Tensor:
+        """Mask logits [L,sum n_b,T,h,w] of the queries chosen for each image: B index tensors [L,n_b]."""
         parts = [
-            torch.einsum("nc,cthw->nthw", self.mask_embed[layer, image, chosen], self.mask_features[image])
-            for image, chosen in enumerate(queries)
+            torch.einsum("lnc,cthw->lnthw", embed.gather(1, chosen[..., None].expand(-1, -1, embed.shape[2])), features)
+            for embed, features, chosen in zip(self.mask_embed.unbind(1), self.mask_features.unbind(0), queries)
         ]
-        return torch.cat(parts)
+        return torch.cat(parts, 1)
