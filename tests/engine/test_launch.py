@@ -73,6 +73,7 @@ def test_torchrun_is_joined(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        ({"num_gpus": -1}, "--num-gpus is -1"),
         ({"num_machines": 2}, "needs --dist-url"),
         ({"num_machines": 2, "dist_url": "tcp://host"}, "expected tcp://HOST:PORT"),
         ({"num_machines": 2, "machine_rank": 2, "dist_url": "tcp://host:1"}, r"--machine-rank 2 is not in 0 \.\.\. 1"),
@@ -80,7 +81,16 @@ def test_torchrun_is_joined(tmp_path):
 )
 def test_flags_that_do_not_fit(flags, message):
     with pytest.raises(UserError, match=message):
-        launch(fail, num_gpus=1, args=("",), **flags)
+        launch(fail, args=("",), **flags)
+
+
+def test_a_torchrun_process_without_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in {"RANK": "2", "LOCAL_RANK": "2", "WORLD_SIZE": "3"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="Process 2 of this machine has no GPU: there are 2"):
+        launch(fail, num_gpus=1, args=("",))
 
 
 def test_one_process_runs_right_here():

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mask2former.engine.run import check_expected_results, flatten_results
+from mask2former.engine.run import _check_synchronized_norms, check_expected_results, flatten_results
 from mask2former.engine.setup import argument_parser
 from mask2former.utils.errors import UserError
 
@@ -90,7 +90,7 @@ def metrics(folder):
     return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
 
 
-def test_training_fills_the_output_folder(repo_dir, recipe, tmp_path):
+def test_training_fills_the_output_folder(repo_dir, recipe, tmp_path, capsys):
     run(repo_dir, recipe)
     out = tmp_path / "out"
     names = {p.name for p in out.iterdir()}
@@ -103,6 +103,10 @@ def test_training_fills_the_output_folder(repo_dir, recipe, tmp_path):
     assert lines[-1]["sem_seg/mIoU"] == results["sem_seg"]["mIoU"]
     log = (out / "log.txt").read_text()
     assert "eta: " in log and "mIoU" in log and "in float32 instead" in log
+    console = capsys.readouterr().out
+    for listing in ("environment:", "config:", "model:\nToy("):
+        assert f" {listing}" in log and f" {listing}" not in console
+    assert "eta: " in console
 
     checkpoint = load(out / "model_final.pth")
     assert checkpoint["labels"]["names"] == ["dark", "bright"] and checkpoint["labels"]["ignore_label"] == 255
@@ -155,11 +159,17 @@ def test_evaluation_only(repo_dir, recipe, tmp_path):
         (("MODEL.WEIGHTS", "nowhere/w.pth"), "nowhere"),
         (("SOLVER.OPTIMIZER", "LION"), "SOLVER.OPTIMIZER"),
         (("DATASETS.TEST", "[drawn_test]"), "drawn_test"),
+        (("TEST.AUG.ENABLED", "True"), "TEST.AUG.ENABLED is True, but .* not available yet"),
+        (("--eval-only", "MODEL.WEIGHTS", "x.pth", "TEST.AUG.ENABLED", "True"), "TEST.AUG.ENABLED"),
+        (("TEST.EXPECTED_RESULTS", "[[drawn_valid, sem_seg, mIoU, 50, 1]]"), r"expected \[task, metric"),
+        (("SOLVER.CLIP_GRADIENTS", "{ENABLED: True, CLIP_VALUE: 0}"), "CLIP_VALUE is 0.0"),
+        (("OUTPUT_DIR", "{root}/toy.py"), "OUTPUT_DIR is .*toy.py'.*Set it to another folder"),
+        (("MODEL.DEVICE", "gpu"), "MODEL.DEVICE is 'gpu'.*Set it to cuda or cpu"),
     ],
 )
 def test_mistakes_are_told_before_training(repo_dir, recipe, tmp_path, words, message):
     with pytest.raises(UserError, match=message):
-        run(repo_dir, recipe, *words)
+        run(repo_dir, recipe, *(word.replace("{root}", str(tmp_path)) for word in words))
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
@@ -167,6 +177,24 @@ def test_resume_with_other_classes_is_refused(repo_dir, recipe):
     run(repo_dir, recipe, "SOLVER.MAX_ITER", "1")
     with pytest.raises(UserError, match="classes are not those"):
         run(repo_dir, recipe, "--resume", "DATASETS.CUSTOM", "{drawn: {CLASSES: [dark, light]}}")
+
+
+def test_resume_without_a_checkpoint_says_that_it_starts_anew(repo_dir, recipe, capsys):
+    run(repo_dir, recipe, "--resume", "SOLVER.MAX_ITER", "1")
+    assert "holds no checkpoint yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "key"), [("backbone", "RESNETS"), ("head", "SEM_SEG_HEAD")])
+def test_sync_bn_between_processes_on_the_cpu_is_refused(tmp_path, name, key):
+    model = torch.nn.ModuleDict({name: torch.nn.Sequential(torch.nn.SyncBatchNorm(2))})
+    _check_synchronized_norms(model, "cpu")  # alone it is an ordinary BN
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        with pytest.raises(UserError, match=rf"MODEL\.{key}\.NORM is SyncBN .*{name}\.0.*--num-gpus 0"):
+            _check_synchronized_norms(model, "cpu")
+        _check_synchronized_norms(model, "cuda")
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_non_finite_loss_stops_the_run(repo_dir, recipe, tmp_path):

@@ -30,12 +30,16 @@ TINY = [
 ]
 
 
-@pytest.fixture
-def tiny_cfg():
+def tiny_config():
     """A recipe of a model small enough to run in milliseconds."""
     cfg = get_cfg()
     cfg.merge_from_list([part for pair in TINY for part in pair])
     return cfg
+
+
+@pytest.fixture
+def tiny_cfg():
+    return tiny_config()
 
 
 def _make_inputs(counts=(3, 2), sizes=((64, 96), (48, 64)), num_classes=5, seed=0):

@@ -1,0 +1,39 @@
+"""What the processes of test_two_processes.py run; a module of its own, so that they can import it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from mask2former.config import load_cfg
+from mask2former.modeling import build_model
+from mask2former.ops import point_sample
+from mask2former.utils import comm
+
+
+def losses_and_gradients(config: str, inputs: list[dict]) -> dict:
+    """Mean losses over the ranks and the gradients of their sum, of a seeded model in float64."""
+    point_sample.random_points = _same_points
+    torch.manual_seed(0)
+    model = build_model(load_cfg(config)).double()
+    wrapped = DistributedDataParallel(model) if comm.get_world_size() > 1 else model
+    losses = wrapped(inputs)
+    sum(losses.values()).backward()
+    means = comm.reduce_dict({name: value.detach() for name, value in losses.items()})
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    return {"losses": {name: float(value) for name, value in means.items()}, "gradients": gradients}
+
+
+def rank_main(config: str, shares: list[list[list[dict]]], folder: str) -> None:
+    """For each list of shares, run this rank's one and save the result."""
+    results = [losses_and_gradients(config, share[dist.get_rank()]) for share in shares]
+    torch.save(results, Path(folder) / f"rank{dist.get_rank()}.pth")
+
+
+def _same_points(count: int, points: int, like: torch.Tensor) -> torch.Tensor:
+    """The same points for every map, so that they do not depend on which maps a process has."""
+    generator = torch.Generator().manual_seed(points)
+    return torch.rand(1, points, 2, generator=generator, dtype=torch.float64).expand(count, -1, -1)
