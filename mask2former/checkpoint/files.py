@@ -38,7 +38,7 @@ def load_checkpoint_file(path_or_url: str, key: str = "MODEL.WEIGHTS") -> dict:
         if start.startswith(_ZIP_START) or start == _LEGACY_TORCH_START:
             contents = _read_torch(path, key)
         elif start.startswith(_PICKLE_START):
-            contents = read_plain_pickle(file, path)
+            contents = read_plain_pickle(file, path, key)
         else:
             raise UserError(
                 f"{path} is no weight file: it begins with {start!r} ({Path(path).stat().st_size} bytes). Expected "
@@ -72,7 +72,7 @@ def _damaged(path: str, key: str, error: Exception) -> UserError:
 def _first_sentence(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     named = [line for line in lines if "GLOBAL" in line or "global" in line]  # torch names what it refused in there
-    return (named or lines or [""])[0][:300]
+    return (named or lines or [""])[0].split(". ")[0].rstrip(".")[:300]
 
 
 def _with_model(contents: Any, path: str, key: str) -> dict:

@@ -53,12 +53,13 @@ class _PlainUnpickler(pickle.Unpickler):
             raise _RefusedGlobal(f"{module}.{name}") from None
 
 
-def read_plain_pickle(file: BinaryIO, path: str | Path) -> Any:
+def read_plain_pickle(file: BinaryIO, path: str | Path, key: str = "MODEL.WEIGHTS") -> Any:
     """Read NumPy arrays, dicts, lists, strings and numbers from an open pickle; anything else is refused unread.
 
     Args:
         file: opened in binary mode, at the pickle's start. Python 2 strings are taken as Latin-1.
         path: the file's name, for messages.
+        key: the key or flag that named it, for messages.
 
     Raises:
         UserError: the pickle names another class or function (code), or is cut off or damaged.
@@ -74,5 +75,5 @@ def read_plain_pickle(file: BinaryIO, path: str | Path) -> Any:
     except Exception as error:  # pickle lets many kinds through for damaged input
         raise UserError(
             f"{path} could not be read as a pickle ({type(error).__name__}: {error}). It is probably cut off or "
-            "damaged; copy or download it again, or point MODEL.WEIGHTS elsewhere."
+            f"damaged; copy or download it again, or point {key} elsewhere."
         ) from error

@@ -226,12 +226,12 @@ _SOLVER = {
 
 _TEST = {
     "EVAL_PERIOD": 0,  # iterations between evaluations; 0: only at the end
-    "EXPECTED_RESULTS": [],  # [dataset, task, metric, value, tolerance]: the run fails when a result is off
+    "EXPECTED_RESULTS": [],  # [task, metric, value, tolerance] entries: the run fails when a result is off
     "DETECTIONS_PER_IMAGE": 100,  # instances kept per image
     "SAVE_PREDICTIONS": False,  # ours: write COCO-style predictions into inference/
     "NUM_VISUALIZED": 8,  # ours: images in an evaluation's contact sheet; 0: none
     "AUG": {  # test-time augmentation
-        "ENABLED": False,
+        "ENABLED": False,  # not available yet: True is refused
         "MIN_SIZES": [400, 500, 600, 700, 800, 900, 1000, 1100, 1200],  # shortest edges
         "MAX_SIZE": 4000,  # longest edge
         "FLIP": True,  # each size mirrored, too

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 
@@ -11,7 +12,7 @@ from torchvision.transforms import v2
 from mask2former.data import transforms as T
 from mask2former.data.catalog import DatasetCatalog, MetadataCatalog, labels_of
 from mask2former.data.datasets.builtin import register_builtin
-from mask2former.data.datasets.checks import check_class_count, check_ids, complete_records
+from mask2former.data.datasets.checks import check_class_count, check_ignore_label, check_pixels, complete_records
 from mask2former.data.datasets.folder import register_custom
 from mask2former.data.loader import TestLoader, TrainLoader
 from mask2former.data.mapper import ImageTransform, SemanticMapper, TestMapper
@@ -21,6 +22,8 @@ from mask2former.structures import LabelSet
 from mask2former.utils import comm
 from mask2former.utils.errors import UserError
 from mask2former.utils.text import suggest
+
+logger = logging.getLogger(__name__)
 
 
 def register_datasets(cfg) -> None:
@@ -33,34 +36,42 @@ def register_datasets(cfg) -> None:
 # ---------------------------------------------------------------- records
 
 
-# name -> (source, labels, number of classes, masks needed, records): a data set is read and checked once per
-# registration, not at every evaluation
+# name -> (source, labels, masks needed, records): files are read and checked once per registration, not at every
+# evaluation
 _checked: dict[str, tuple] = {}
 
 
-def checked_records(cfg, name: str, training: bool) -> list[dict]:
+def checked_records(cfg, name: str, masks_needed: bool) -> list[dict]:
     """The records of data set `name`, complete, after every check that needs no training.
 
     Raises:
         UserError: anything that datasets/folder.py and datasets/checks.py find.
     """
-    source, num_classes = DatasetCatalog.source(name), cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    source, head = DatasetCatalog.source(name), cfg.MODEL.SEM_SEG_HEAD
     labels = labels_of(MetadataCatalog.get(name))
     known = _checked.get(name)
-    if not known or known[0] is not source or known[1:4] != (labels, num_classes, training):
-        check_class_count(name, labels, num_classes)
-        records = complete_records(name, source(), masks_needed=training)
-        check_ids(records, labels)
-        known = _checked[name] = (source, labels, num_classes, training, records)
+    check_class_count(name, labels, head.NUM_CLASSES)
+    if not known or known[0] is not source or known[1] != labels or known[2] < masks_needed:
+        check_ignore_label(name, labels, head.IGNORE_VALUE)
+        records = complete_records(name, source(), masks_needed)
+        check_pixels(records, labels)
+        known = _checked[name] = (source, labels, masks_needed, records)
     return known[-1]
 
 
 def check_datasets(cfg, training: bool = True) -> None:
-    """Raise UserError when a data set of DATASETS.TEST (and with `training` of DATASETS.TRAIN) is not as it must be."""
-    if training:
-        _train_records(cfg)
+    """Check the data sets of DATASETS.TEST, which are to be evaluated, and with `training` those of DATASETS.TRAIN.
+
+    Raises:
+        UserError: one is not as it must be.
+    """
+    trained = _train_records(cfg)[1] if training else None
     for name in cfg.DATASETS.TEST:
-        checked_records(cfg, name, training=False)
+        metadata = MetadataCatalog.get(name)
+        checked_records(cfg, name, masks_needed=metadata.get("evaluator_type") == "sem_seg")
+        difference = trained.difference(labels_of(metadata)) if trained else ""
+        if difference:
+            logger.warning("classes of DATASETS.TRAIN and of %r in DATASETS.TEST differ: %s", name, difference)
 
 
 def _train_records(cfg) -> tuple[list[dict], LabelSet]:
@@ -68,7 +79,7 @@ def _train_records(cfg) -> tuple[list[dict], LabelSet]:
     names = cfg.DATASETS.TRAIN
     if not names:
         raise UserError("DATASETS.TRAIN is empty; name at least one data set, as in DATASETS.TRAIN '[shapes_train]'.")
-    known = [(name, checked_records(cfg, name, training=True)) for name in names]
+    known = [record for name in names for record in checked_records(cfg, name, masks_needed=True)]
     first = labels_of(MetadataCatalog.get(names[0]))
     for name in names[1:]:
         labels = labels_of(MetadataCatalog.get(name))
@@ -80,7 +91,7 @@ def _train_records(cfg) -> tuple[list[dict], LabelSet]:
                 f"The data sets {names[0]!r} and {name!r} of DATASETS.TRAIN have different labels: {difference}. "
                 "Train on sets of the same classes and ignore value, or take one of them out."
             )
-    return [record for _, records in known for record in records], first
+    return known, first
 
 
 # ---------------------------------------------------------------- transforms and mappers
@@ -177,7 +188,7 @@ def build_test_loader(cfg, name: str) -> TestLoader:
     """
     workers = _num_workers(cfg)
     mapper = TestMapper(build_test_transform(cfg))
-    records = checked_records(cfg, name, training=False)
+    records = checked_records(cfg, name, masks_needed=False)
     sampler = InferenceSampler(len(records), comm.get_rank(), comm.get_world_size())
     return TestLoader(records, mapper, sampler, workers, _pin_memory(cfg))
 

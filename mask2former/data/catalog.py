@@ -160,6 +160,11 @@ DatasetCatalog = _DatasetCatalog()
 MetadataCatalog = _MetadataCatalog()
 
 
+def default_ignore_label(num_classes: int) -> int:
+    """The ignore value of a data set that states none: the last one of 8 bits, or of 16 where that is a class."""
+    return 255 if num_classes <= 255 else 65535
+
+
 def labels_of(metadata: Metadata) -> LabelSet:
     """The classes that a data set's metadata describes, in the order of the model's outputs.
 
@@ -186,7 +191,7 @@ def labels_of(metadata: Metadata) -> LabelSet:
         names=tuple(names),
         thing_ids=tuple(sorted(i for i in set(thing_map.values()) if i < len(names) and names[i] in thing_names)),
         colors=tuple(tuple(int(c) for c in color) for color in metadata.get(f"{kind}_colors") or ()),
-        ignore_label=metadata.get("ignore_label", 255),
+        ignore_label=metadata.get("ignore_label", default_ignore_label(len(names))),
         dataset_ids=() if dataset_ids == tuple(range(len(names))) else dataset_ids,
     )
 

@@ -35,7 +35,7 @@ def shortest_edge_size(height: int, width: int, short: int, longest: int) -> tup
     scale = short / min(height, width)
     if max(height, width) * scale > longest:
         scale = longest / max(height, width)
-    return int(height * scale + 0.5), int(width * scale + 0.5)
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 class ResizeShortestEdge(v2.Transform):

@@ -41,7 +41,8 @@ def launch(
 
     Args:
         main: importable by name, since it may run in a new interpreter.
-        num_gpus: processes on this machine, each on its own GPU where there are any; 0: one process on the CPU.
+        num_gpus: processes on this machine, each on a GPU of its own, or all on the CPU where there is no GPU;
+            0: one process on the CPU.
         num_machines: machines in the run; each starts the same command with its own `machine_rank`.
         machine_rank: index of this machine.
         dist_url: "tcp://host:port" of machine 0; "auto" with one machine.
@@ -50,6 +51,8 @@ def launch(
     Raises:
         UserError: arguments that do not fit this machine or each other; one that `main` raised, in any process.
     """
+    if num_gpus < 0:
+        raise UserError(f"--num-gpus is {num_gpus}; expected a number of processes, or 0 for one on the CPU.")
     use_cuda = num_gpus > 0 and torch.cuda.is_available() and not _wants_cpu(args)
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         _in_group(main, use_cuda, args)
@@ -73,9 +76,14 @@ def launch(
         max_restarts=0,
         start_method="spawn",
     )
+    _start_processes(config, main, processes, use_cuda, args)
+
+
+def _start_processes(config: LaunchConfig, main: Callable[..., Any], *rest) -> None:
+    """Run `_worker(<folder for messages>, main, *rest)` in each process; what a worker told is raised here."""
     with tempfile.TemporaryDirectory(prefix="mask2former-") as messages:
         try:
-            elastic_launch(config, _worker)(messages, main, processes, use_cuda, args)
+            elastic_launch(config, _worker)(messages, main, *rest)
         except ChildFailedError:
             told = sorted(Path(messages).iterdir())
             if told:
@@ -123,7 +131,13 @@ def _worker(messages: str, main: Callable[..., Any], processes: int, use_cuda: b
 def _in_group(main: Callable[..., Any], use_cuda: bool, args: tuple) -> None:
     """Run `main` inside the process group that the environment describes."""
     if use_cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        local_rank, found = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        if local_rank >= found:
+            raise UserError(
+                f"Process {local_rank} of this machine has no GPU: there are {found}. Start at most {found} processes "
+                "(torchrun --nproc-per-node), or pass --num-gpus 0 to run them on the CPU."
+            )
+        torch.cuda.set_device(local_rank)
     dist.init_process_group("nccl" if use_cuda else "gloo", timeout=TIMEOUT)
     try:
         main(*args)

@@ -18,7 +18,7 @@ from mask2former.data.build import build_test_loader, build_train_loader, check_
 from mask2former.data.catalog import MetadataCatalog, labels_of
 from mask2former.engine.amp import choose_amp_dtype
 from mask2former.engine.events import ConsoleWriter, EventStorage, JSONWriter, TensorBoardWriter
-from mask2former.engine.hooks import CheckpointHook, EvalHook, TimerHook, WriterHook
+from mask2former.engine.hooks import CheckpointHook, EvalHook, HookBase, TimerHook, WriterHook
 from mask2former.engine.trainer import Trainer
 from mask2former.evaluation import build_evaluators, inference_on_dataset, json_ready, print_results
 from mask2former.modeling import build_model
@@ -52,7 +52,8 @@ def do_train(cfg: CfgNode, resume: bool = False) -> Results:
     _check_evaluation(cfg)
     loader = build_train_loader(cfg)
     model = build_model(cfg, thing_ids=labels.thing_ids)
-    logger.info("model:\n%s", model)
+    logger.debug("model:\n%s", model)
+    _check_synchronized_norms(model, cfg.MODEL.DEVICE)
     optimizer = build_optimizer(cfg, model)
     checkpointer = Checkpointer(cfg.OUTPUT_DIR)
     state = checkpointer.load_last() if resume else None
@@ -70,36 +71,44 @@ def do_train(cfg: CfgNode, resume: bool = False) -> Results:
     )
     if state is not None:
         _restore(trainer, state, labels, str(checkpointer.last()))
+    elif resume:
+        logger.warning("--resume: %s holds no checkpoint yet, training starts from the beginning", cfg.OUTPUT_DIR)
     elif checkpointer.last() is not None:
         logger.warning("%s holds an earlier run, which is overwritten; --resume would go on with it", cfg.OUTPUT_DIR)
-    constants = _constants(cfg, labels)
-
-    def save(name: str) -> None:
-        contents = {**trainer.state_dict(), **constants, "model": model.state_dict()}  # all ranks: it gathers
-        if comm.is_main_process():
-            checkpointer.save(name, contents)
-        comm.synchronize()
-
     results: Results = {}
-
-    def evaluate() -> dict[str, float]:
-        results.clear()
-        _share_buffers(model)
-        results.update(do_test(cfg, model))
-        return flatten_results(results)
-
-    trainer.hooks = [
-        TimerHook(),
-        CheckpointHook(save, cfg.SOLVER.CHECKPOINT_PERIOD),
-        *([EvalHook(evaluate, cfg.TEST.EVAL_PERIOD)] if cfg.DATASETS.TEST else []),
-        WriterHook(_writers(cfg) if comm.is_main_process() else []),
-    ]
+    trainer.hooks = _hooks(cfg, trainer, checkpointer, labels, results)
     trainer.train()
     if trainer.stopped and trainer.done < trainer.max_iter:
         logger.info("stopped after %d iterations; the same command with --resume goes on from there", trainer.done)
         raise SystemExit(130)  # what shells report for Ctrl-C
     check_expected_results(cfg.TEST.EXPECTED_RESULTS, results)
     return results
+
+
+def _hooks(
+    cfg: CfgNode, trainer: Trainer, checkpointer: Checkpointer, labels: LabelSet, results: Results
+) -> list[HookBase]:
+    """What happens around the steps; `results` always holds the newest evaluation."""
+    constants = _constants(cfg, labels)
+
+    def save(name: str) -> None:
+        contents = {**trainer.state_dict(), **constants, "model": trainer.module.state_dict()}  # all ranks: it gathers
+        if comm.is_main_process():
+            checkpointer.save(name, contents)
+        comm.synchronize()
+
+    def evaluate() -> dict[str, float]:
+        results.clear()
+        _share_buffers(trainer.module)
+        results.update(do_test(cfg, trainer.module))
+        return flatten_results(results)
+
+    return [
+        TimerHook(),
+        CheckpointHook(save, cfg.SOLVER.CHECKPOINT_PERIOD),
+        *([EvalHook(evaluate, cfg.TEST.EVAL_PERIOD)] if cfg.DATASETS.TEST else []),
+        WriterHook(_writers(cfg) if comm.is_main_process() else []),
+    ]
 
 
 def do_evaluate(cfg: CfgNode, resume: bool = False) -> Results:
@@ -154,11 +163,11 @@ def do_test(cfg: CfgNode, model: nn.Module) -> Results:
         picture = sheet.save()
         if comm.is_main_process():
             results[name] = found
-            print_results(found)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "results.json").write_text(json.dumps(json_ready(found), indent=2) + "\n")
             if picture is not None:
                 logger.info("predictions beside ground truth: %s", picture)
+            print_results(found)
     return results
 
 
@@ -180,10 +189,7 @@ def check_expected_results(expected: list, results: Results) -> None:
         UserError: a result is missing or further off than its tolerance.
     """
     wrong = []
-    for entry in expected if comm.is_main_process() else []:
-        if len(entry) != 4:
-            raise UserError(f"TEST.EXPECTED_RESULTS holds {entry!r}; expected [task, metric, value, tolerance].")
-        task, metric, value, tolerance = entry
+    for task, metric, value, tolerance in expected if comm.is_main_process() else []:
         for name, tasks in results.items():
             found = tasks.get(task, {}).get(metric, float("nan"))
             if not abs(found - value) <= tolerance:  # nan is wrong, too
@@ -201,9 +207,26 @@ def _labels(cfg: CfgNode) -> LabelSet:
 
 
 def _check_evaluation(cfg: CfgNode) -> None:
-    """Make and drop each test set's evaluators, so that what they refuse is told before hours of training."""
+    """Refuse before hours of training what evaluation would refuse after them; evaluators are made and dropped."""
+    if cfg.TEST.AUG.ENABLED:
+        raise UserError("TEST.AUG.ENABLED is True, but test-time augmentation is not available yet. Set it to False.")
+    for entry in cfg.TEST.EXPECTED_RESULTS:
+        numbers = entry[2:] if isinstance(entry, list) and len(entry) == 4 else [None]
+        if not all(isinstance(number, (int, float)) for number in numbers):
+            raise UserError(f"TEST.EXPECTED_RESULTS holds {entry!r}; expected [task, metric, value, tolerance].")
     for name in cfg.DATASETS.TEST:
         build_evaluators(cfg, name, _inference_folder(cfg, name))
+
+
+def _check_synchronized_norms(model: nn.Module, device: str) -> None:
+    """torch's SyncBatchNorm refuses to train on the CPU under a process group, in the first step and without a key."""
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.SyncBatchNorm)]
+    if names and device == "cpu" and torch.distributed.is_initialized():
+        key = "MODEL.RESNETS.NORM" if names[0].startswith("backbone.") else "MODEL.SEM_SEG_HEAD.NORM"
+        raise UserError(
+            f"{key} is SyncBN ({len(names)} layers, the first is {names[0]}), which trains across processes on GPUs "
+            f"only, and these run on the CPU. Set {key} to another norm, or train in one process: --num-gpus 0."
+        )
 
 
 def _inference_folder(cfg: CfgNode, name: str) -> Path:

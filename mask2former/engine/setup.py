@@ -21,6 +21,10 @@ from mask2former.utils.seed import seed_everything
 
 logger = logging.getLogger(__name__)
 
+NUM_GPUS_HELP = (
+    "processes per machine, each on a GPU of its own, or sharing the CPU where there is no GPU (default 1); "
+    "0: one process on the CPU"
+)
 FLOAT32_PRECISIONS = ("", "highest", "high", "medium")  # torch.set_float32_matmul_precision; "": leave as it is
 
 
@@ -34,7 +38,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-file", required=True, metavar="FILE", help="recipe (YAML)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and stop")
-    parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs (processes) per machine; 0: CPU")
+    parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help=NUM_GPUS_HELP)
     parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines in the run")
     parser.add_argument("--machine-rank", type=int, default=0, metavar="I", help="index of this machine")
     parser.add_argument("--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0")
@@ -56,9 +60,9 @@ def default_setup(args: argparse.Namespace) -> CfgNode:
         raise UserError(f"{misplaced[0]} comes after KEY VALUE pairs; put all flags before them.")
     cfg = load_cfg(args.config_file, args.opts)
     rank = comm.get_rank()
-    setup_logger(cfg.OUTPUT_DIR, rank)
+    _start_logs(cfg, rank)
     logger.info("command: %s", shlex.join(sys.argv))
-    logger.info("environment:\n%s", collect_env())
+    logger.debug("environment:\n%s", collect_env())
     _choose_device(cfg, args.num_gpus)
     import_user_modules(cfg.IMPORTS, relative_to=Path(args.config_file).parent)
     register_datasets(cfg)
@@ -66,10 +70,19 @@ def default_setup(args: argparse.Namespace) -> CfgNode:
     _seed(cfg, rank)
     _set_backends(cfg, training=not args.eval_only)
     cfg.freeze()
-    logger.info("config:\n%s", cfg.dump())
+    logger.debug("config:\n%s", cfg.dump())
     if comm.is_main_process():
         _write_config(cfg, keep=args.eval_only)
     return cfg
+
+
+def _start_logs(cfg: CfgNode, rank: int) -> None:
+    try:
+        setup_logger(cfg.OUTPUT_DIR, rank)
+    except OSError as error:
+        raise UserError(
+            f"OUTPUT_DIR is {cfg.OUTPUT_DIR!r}, where nothing can be written ({error}). Set it to another folder."
+        ) from error
 
 
 def _choose_device(cfg: CfgNode, num_gpus: int) -> None:
@@ -81,8 +94,17 @@ def _choose_device(cfg: CfgNode, num_gpus: int) -> None:
             )
     elif num_gpus == 0 or not torch.cuda.is_available():
         reason = "--num-gpus 0" if num_gpus == 0 else "no CUDA device found"
-        logger.warning("%s: running on the CPU (MODEL.DEVICE cpu)", reason)
+        world = comm.get_world_size()
+        where = f"in {world} processes on the CPU" if world > 1 else "on the CPU"
+        logger.warning("%s: running %s (MODEL.DEVICE cpu)", reason, where)
         cfg.MODEL.DEVICE = "cpu"
+    try:
+        torch.empty(0, device=cfg.MODEL.DEVICE)
+    except (RuntimeError, AssertionError) as error:  # unknown name; not on this machine or in this build of torch
+        raise UserError(
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, which does not work here ({str(error).splitlines()[0]}). Set it to "
+            "cuda or cpu."
+        ) from error
 
 
 def rescale_for_ranks(cfg: CfgNode, world_size: int) -> None:

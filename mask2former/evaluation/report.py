@@ -12,9 +12,9 @@ logger = logging.getLogger(__name__)
 def print_results(results: dict[str, dict[str, float]]) -> None:
     """Log a table of the per-class figures of each task, then one of its summary figures."""
     for task, metrics in results.items():
-        for table in (class_table(metrics), summary_table(metrics)):
+        for title, table in (("by class", class_table(metrics)), ("over all classes", summary_table(metrics))):
             if table:
-                logger.info("Results of %s, in percent:\n%s", task, table)
+                logger.info("Results of %s %s, in percent:\n%s", task, title, table)
 
 
 def summary_table(metrics: dict[str, float]) -> str:

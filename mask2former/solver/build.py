@@ -65,6 +65,9 @@ def build_optimizer(cfg, model: nn.Module) -> Optimizer:
 def build_lr_scheduler(cfg, optimizer: Optimizer) -> LambdaLR:
     """The schedule of SOLVER.LR_SCHEDULER_NAME with its warm-up; one `step()` per update of the weights."""
     solver = cfg.SOLVER
+    for key in ("MAX_ITER", "BASE_LR"):
+        if not solver[key] > 0:
+            raise UserError(f"SOLVER.{key} is {solver[key]}; expected more than 0.")
     schedule = _choose("SOLVER.LR_SCHEDULER_NAME", solver.LR_SCHEDULER_NAME, SCHEDULES)(solver)
     return make_scheduler(optimizer, schedule, warmup(solver.WARMUP_ITERS, solver.WARMUP_FACTOR, solver.WARMUP_METHOD))
 

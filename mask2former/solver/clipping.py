@@ -34,7 +34,7 @@ class GradientClipper:
 
     method     "full_model": the norm of all gradients taken together; "norm": that of each parameter; "value": each
                entry, to [-limit, limit]
-    limit      largest norm or value
+    limit      largest norm or value, above 0
     norm_type  order of the norm, 2.0 or math.inf for instance; not used by "value"
     """
 
@@ -47,6 +47,11 @@ class GradientClipper:
             raise UserError(
                 f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {self.method!r}; expected one of {', '.join(_METHODS)}."
                 f"{suggest(self.method, _METHODS)}"
+            )
+        if not self.limit > 0:
+            raise UserError(
+                f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE is {self.limit}, which would leave no gradient; expected more than "
+                "0. Set SOLVER.CLIP_GRADIENTS.ENABLED to False to train without clipping."
             )
 
     def __call__(self, parameters: Sequence[torch.Tensor]) -> None:

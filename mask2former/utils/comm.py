@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import secrets
 from typing import Any
 
@@ -23,11 +22,6 @@ def get_rank() -> int:
 def get_world_size() -> int:
     """Number of processes that work together."""
     return dist.get_world_size() if _in_group() else 1
-
-
-def get_local_rank() -> int:
-    """Index of this process among those of its machine: the LOCAL_RANK that torch's launcher sets."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if _in_group() else 0
 
 
 def is_main_process() -> bool:

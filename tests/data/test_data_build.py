@@ -13,6 +13,7 @@ from mask2former.data import (
     build_train_loader,
     labels_of,
     read_image,
+    register_custom,
 )
 from mask2former.data.build import MAPPERS
 from mask2former.utils.errors import UserError
@@ -130,6 +131,17 @@ def test_more_than_256_classes(tiny_cfg, tmp_path):
     sample = next(build_train_loader(cfg))[0]
     assert sample["instances"].gt_classes.tolist() == list(range(1000))
     assert (sample["sem_seg"][30:] == 65535).all()
+
+
+def test_unstated_ignore_value_is_no_class(tmp_path):
+    """With 255 classes the ids end at 254; with 256, 255 is one of them."""
+    (tmp_path / "train").mkdir()
+    for count, ignored in ((255, 255), (256, 65535)):
+        names = [f"class {i}" for i in range(count)]
+        register_custom("many", {"ROOT": str(tmp_path), "CLASSES": names})
+        MetadataCatalog.get(f"many_{count}").set(stuff_classes=names)
+        for name in ("many_train", f"many_{count}"):
+            assert labels_of(MetadataCatalog.get(name)).ignore_label == ignored
 
 
 def test_unsupported_settings_say_what_is_available(tiny_cfg):

@@ -104,6 +104,7 @@ def test_crop_settings_are_checked(kind, size, message):
         (427, 640, 800, 1333, (800, 1199)),
         (100, 400, 800, 1333, (333, 1333)),
         (640, 427, 640, 2560, (959, 640)),
+        (1, 5000, 800, 1333, (1, 1333)),  # a strip stays a picture
     ],
 )
 def test_resized_sizes_are_detectron2s(height, width, short, longest, wanted):

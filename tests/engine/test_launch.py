@@ -46,6 +46,11 @@ def test_a_rank_without_targets_takes_part(ranks):
     assert same(ranks[0]["without"], ranks[1]["without"])
 
 
+def test_all_ranks_evaluate_the_averages_that_rank_0_saves(ranks):
+    assert same(ranks[0]["averages"], ranks[1]["averages"])
+    assert ranks[1]["averages"]["running_mean"].tolist() == [5.0, 5.0]
+
+
 def test_a_user_error_of_any_rank_is_told_once():
     with pytest.raises(UserError, match="^rank 1 found a bad image$"):
         launch(fail, num_gpus=2, args=("user",))

@@ -158,7 +158,7 @@ def test_evaluation_only(repo_dir, recipe, tmp_path):
         (("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "3"), "NUM_CLASSES"),
         (("MODEL.WEIGHTS", "nowhere/w.pth"), "nowhere"),
         (("SOLVER.OPTIMIZER", "LION"), "SOLVER.OPTIMIZER"),
-        (("DATASETS.TEST", "[drawn_test]"), "drawn_test"),
+        (("DATASETS.TEST", "[drawn_tset]"), "drawn_tset"),
         (("TEST.AUG.ENABLED", "True"), "TEST.AUG.ENABLED is True, but .* not available yet"),
         (("--eval-only", "MODEL.WEIGHTS", "x.pth", "TEST.AUG.ENABLED", "True"), "TEST.AUG.ENABLED"),
         (("TEST.EXPECTED_RESULTS", "[[drawn_valid, sem_seg, mIoU, 50, 1]]"), r"expected \[task, metric"),

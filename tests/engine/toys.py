@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from mask2former.checkpoint import Checkpointer
+from mask2former.engine.run import _share_buffers
 from mask2former.engine.trainer import Trainer
 from mask2former.solver.schedules import make_scheduler, polynomial, warmup
 from mask2former.utils import comm
@@ -117,6 +118,15 @@ def train_without_targets() -> dict:
     return dict(model.state_dict())
 
 
+def evaluated_averages() -> dict:
+    """BatchNorm averages that differ between ranks, as they are when evaluation begins."""
+    norm = nn.BatchNorm1d(2)
+    norm.running_mean.fill_(comm.get_rank() + 5.0)
+    norm.num_batches_tracked.fill_(comm.get_rank() + 3)
+    _share_buffers(norm)
+    return dict(norm.state_dict())
+
+
 def two_ranks(folder: str) -> None:
     """Everything that the tests below look at, from one start."""
     result = {
@@ -126,6 +136,7 @@ def two_ranks(folder: str) -> None:
         "first": train(f"{folder}/parts", 2, noise=True),
         "second": train(f"{folder}/parts", 4, resume=True, noise=True),
         "without": train_without_targets(),
+        "averages": evaluated_averages(),
     }
     torch.save(result, f"{folder}/rank{comm.get_rank()}.pth")
 

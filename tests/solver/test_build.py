@@ -44,9 +44,12 @@ def test_sgd_with_momentum():
         (("SOLVER.OPTIMIZER", "ADAMX"), "SOLVER.OPTIMIZER is 'ADAMX'.*Did you mean 'ADAMW'"),
         (("SOLVER.LR_SCHEDULER_NAME", "WarmupPoly"), "SOLVER.LR_SCHEDULER_NAME.*Did you mean 'WarmupPolyLR'"),
         (("SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norms"), "Did you mean 'norm'"),
+        (("SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0"), "expected more than 0"),
+        (("SOLVER.MAX_ITER", "0"), "SOLVER.MAX_ITER is 0; expected more than 0"),
+        (("SOLVER.BASE_LR", "0", "SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"), "SOLVER.BASE_LR is 0.0"),
     ],
 )
-def test_unknown_names_are_refused(opts, message):
+def test_values_that_cannot_work_are_refused(opts, message):
     cfg = make_cfg(*opts)
     with pytest.raises(UserError, match=message):
         build_lr_scheduler(cfg, build_optimizer(cfg, nn.Linear(2, 2)))

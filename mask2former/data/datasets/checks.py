@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from mask2former.data.reading import read_mask, read_size
+from mask2former.data.reading import read_image, read_mask, read_size
 from mask2former.structures import LabelSet
 from mask2former.utils.errors import UserError
 
-IDS_CHECKED = 1000  # masks whose pixels are read at the start; the mapper checks every mask while training
+logger = logging.getLogger(__name__)
+
+PIXELS_CHECKED = 1000  # records whose files are read whole at the start; the mapper checks each one while training
+_UNSTATED_IGNORE_VALUE = 255  # default of MODEL.SEM_SEG_HEAD.IGNORE_VALUE: the recipe leaves it to the data set
 
 
 def check_class_count(name: str, labels: LabelSet, num_classes: int) -> None:
@@ -24,6 +28,32 @@ def check_class_count(name: str, labels: LabelSet, num_classes: int) -> None:
         f"Data set {name!r} has {labels.num_classes} classes ({shown}), but MODEL.SEM_SEG_HEAD.NUM_CLASSES is "
         f"{num_classes}. Set MODEL.SEM_SEG_HEAD.NUM_CLASSES {labels.num_classes}, or correct the class list."
     )
+
+
+def check_ignore_label(name: str, labels: LabelSet, recipe_value: int) -> None:
+    """Check the ignore value of data set `name`, which is what counts, against MODEL.SEM_SEG_HEAD.IGNORE_VALUE.
+
+    A class with that id is allowed, for sets that list "void" among their classes, and said.
+
+    Raises:
+        UserError: the ignore value is no number that a mask can hold, or the recipe asks for another one.
+    """
+    ignored = labels.ignore_label
+    remedy = f"IGNORE_LABEL under DATASETS.CUSTOM, or MetadataCatalog.get({name!r}).set(ignore_label=...)"
+    if not isinstance(ignored, int) or ignored < 0:
+        raise UserError(f"The ignore value of data set {name!r} is {ignored!r}; expected 0 or more: {remedy}.")
+    if recipe_value not in (ignored, _UNSTATED_IGNORE_VALUE):
+        raise UserError(
+            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {recipe_value}, but data set {name!r} ignores {ignored}. Set "
+            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE {ignored}, or the ignore value of the data set ({remedy})."
+        )
+    if ignored < labels.num_classes:
+        logger.warning(
+            "class %d (%s) of data set %r is its ignore value, too: it is neither trained nor evaluated",
+            ignored,
+            labels.names[ignored],
+            name,
+        )
 
 
 def check_mask(mask: np.ndarray, size: tuple[int, int], num_classes: int, ignore_label: int, path: str) -> None:
@@ -86,15 +116,16 @@ def _complete(record: dict) -> dict:
     return {"image_id": record["file_name"], **record, "height": height, "width": width}
 
 
-def check_ids(records: Sequence[dict], labels: LabelSet) -> None:
-    """Check the pixels of up to `IDS_CHECKED` masks, evenly spread over the records."""
-    with_mask = [r for r in records if "sem_seg_file_name" in r]
-    count = min(len(with_mask), IDS_CHECKED)
-    spread = [with_mask[i * len(with_mask) // count] for i in range(count)]
+def check_pixels(records: Sequence[dict], labels: LabelSet) -> None:
+    """Read the images and masks of up to `PIXELS_CHECKED` records, evenly spread, to the last pixel."""
+    count = min(len(records), PIXELS_CHECKED)
+    spread = [records[i * len(records) // count] for i in range(count)]
 
     def check(record: dict) -> None:
-        path = record["sem_seg_file_name"]
-        check_mask(read_mask(path), (record["height"], record["width"]), labels.num_classes, labels.ignore_label, path)
+        size = read_image(record["file_name"]).shape[:2]
+        if "sem_seg_file_name" in record:
+            path = record["sem_seg_file_name"]
+            check_mask(read_mask(path), size, labels.num_classes, labels.ignore_label, path)
 
     _in_threads(check, spread)
 

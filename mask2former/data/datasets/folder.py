@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from mask2former.data.catalog import DatasetCatalog, MetadataCatalog, metadata_of
+from mask2former.data.catalog import DatasetCatalog, MetadataCatalog, default_ignore_label, metadata_of
 from mask2former.structures import LabelSet
 from mask2former.utils.errors import UserError
 from mask2former.utils.text import suggest
@@ -53,8 +53,8 @@ def load_sem_seg(
     lonely += [f"mask {masks[s]} (no image in {image_root})" for s in sorted(masks.keys() - images.keys())]
     if lonely:
         raise UserError(
-            f"{len(lonely)} files are without partner of the same stem: {_some(lonely)}. "
-            "Add the missing files or move these away."
+            f"Each image needs a mask of the same stem, and each mask an image; without partner ({len(lonely)}): "
+            f"{_some(lonely)}. Add the missing files or move these away."
         )
     return [
         {"file_name": str(images[stem]), "sem_seg_file_name": str(masks[stem]), "image_id": stem}
@@ -65,7 +65,10 @@ def load_sem_seg(
 def _by_stem(root: Path, ext: str, kind: str) -> dict[str, Path]:
     """Files below `root` by their relative path without suffix; `kind` is "image" or "mask"."""
     if not root.is_dir():
-        raise UserError(f"The {kind} folder {root} does not exist. Correct the root of the data set or create it.")
+        raise UserError(
+            f"The {kind} folder {root} does not exist. Create it, or correct the root of the data set "
+            "(DATASETS.CUSTOM.<name>.ROOT; $DETECTRON2_DATASETS for the published ones)."
+        )
     if ext:
         suffixes = {"." + ext.lower().lstrip(".")}
     else:
@@ -92,6 +95,8 @@ def _some(items: Sequence[str]) -> str:
 def register_custom(name: str, entry: Mapping) -> None:
     """Register the folder that one entry of DATASETS.CUSTOM describes, one data set per split: `<name>_<split>`.
 
+    All of SPLITS get their name; one whose folder is absent says so when it is used.
+
     Args:
         name: key of the entry.
         entry: TYPE ("sem_seg_folder"), ROOT (relative to the current folder), CLASSES and IGNORE_LABEL. Without
@@ -103,15 +108,14 @@ def register_custom(name: str, entry: Mapping) -> None:
     """
     _check_entry(name, entry)
     root = Path(entry["ROOT"]).expanduser()
-    labels = _labels(name, root, entry)
-    splits = [split for split in SPLITS if (root / split).is_dir()]
-    if not root.is_dir() or not splits:
+    if not any((root / split).is_dir() for split in SPLITS):
         problem = "has none of the folders " + ", ".join(SPLITS) if root.is_dir() else "does not exist"
         raise UserError(
             f"The folder {root} of data set {name!r} {problem} (current folder: {Path.cwd()}). Expected train/images, "
             f"train/masks, valid/images, valid/masks in it. Correct DATASETS.CUSTOM.{name}.ROOT."
         )
-    for split in splits:
+    labels = _labels(name, root, entry)
+    for split in SPLITS:
         folders = SemSegFolder(str(root / split / "images"), str(root / split / "masks"))
         register_folder(f"{name}_{split}", folders, labels)
 
@@ -163,13 +167,15 @@ def _labels(name: str, root: Path, entry: Mapping) -> LabelSet:
     twice = sorted({n for n in names if list(names).count(n) > 1})
     if twice:
         raise UserError(f"{where} names {', '.join(twice)} more than once; class names must differ.")
-    ignore = entry.get("IGNORE_LABEL", stored.get("ignore_label", 255))
-    if not isinstance(ignore, int):
-        raise UserError(f"The ignore value of data set {name!r} is {ignore!r}; expected a whole number.")
+    ignore = entry.get("IGNORE_LABEL", stored.get("ignore_label", default_ignore_label(len(names))))
     colors = () if entry.get("CLASSES") and list(names) != stored.get("classes") else stored.get("colors") or ()
-    if colors and len(colors) != len(names):
-        raise UserError(f"{path} has {len(colors)} colors for {len(names)} classes; give one [r, g, b] per class.")
+    if colors and not (isinstance(colors, list) and len(colors) == len(names) and all(map(_is_color, colors))):
+        raise UserError(f"{path} has the colors {colors} for {len(names)} classes; give one [r, g, b] per class.")
     return LabelSet(tuple(names), colors=tuple(tuple(c) for c in colors), ignore_label=ignore)
+
+
+def _is_color(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(isinstance(c, int) and 0 <= c <= 255 for c in value)
 
 
 def _read_classes(path: Path) -> dict:
