@@ -53,7 +53,7 @@ _DATALOADER = {
 }
 
 _RESNETS = {
-    "DEPTH": 50,  # 18, 34, 50, 101 or 152
+    "DEPTH": 50,  # 50, 101 or 152
     "OUT_FEATURES": ["res4"],  # maps handed on
     "NORM": "FrozenBN",  # FrozenBN | BN | SyncBN
     "NUM_GROUPS": 1,  # groups of the 3x3 convolutions (ResNeXt: 32)

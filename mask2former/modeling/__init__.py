@@ -1,5 +1,6 @@
 """Models: backbones, decoders, losses and post-processing, tied together by a recipe."""
 
+from mask2former.modeling.backbone.shape import ShapeSpec
 from mask2former.modeling.build import build_model
 from mask2former.modeling.registry import (
     BACKBONE,
@@ -17,5 +18,6 @@ __all__ = [
     "PIXEL_DECODER",
     "SEM_SEG_HEADS",
     "TRANSFORMER_DECODER",
+    "ShapeSpec",
     "build_model",
 ]

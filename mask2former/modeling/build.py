@@ -41,6 +41,11 @@ def build_maskformer(cfg: CfgNode, thing_ids: Sequence[int]) -> MaskFormer:
             f"MODEL.PIXEL_MEAN has {len(cfg.MODEL.PIXEL_MEAN)} values and MODEL.PIXEL_STD has "
             f"{len(cfg.MODEL.PIXEL_STD)}: both need one per image channel."
         )
+    if any(not 0 <= i < cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES for i in thing_ids):
+        raise UserError(
+            f"the data set's thing classes {sorted(thing_ids)} do not fit MODEL.SEM_SEG_HEAD.NUM_CLASSES, "
+            f"{cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}: set it to the number of classes."
+        )
     backbone = build_backbone(cfg)
     mask_former = cfg.MODEL.MASK_FORMER
     head = SEM_SEG_HEADS.get(cfg.MODEL.SEM_SEG_HEAD.NAME)(cfg, backbone.output_shape())
@@ -166,8 +171,16 @@ def build_msdeform_pixel_decoder(cfg: CfgNode, maps: dict[str, ShapeSpec]) -> MS
 @TRANSFORMER_DECODER.register(name="MultiScaleMaskedTransformerDecoder")
 def build_masked_decoder(cfg: CfgNode, in_channels: int, mask_channels: int) -> MultiScaleMaskedTransformerDecoder:
     mask_former = cfg.MODEL.MASK_FORMER
-    if mask_former.DEC_LAYERS < 2:
-        raise UserError(f"MODEL.MASK_FORMER.DEC_LAYERS is {mask_former.DEC_LAYERS}: expected at least 2.")
+    if mask_former.DEC_LAYERS < 4:
+        raise UserError(
+            f"MODEL.MASK_FORMER.DEC_LAYERS is {mask_former.DEC_LAYERS}: expected at least 4, one layer for each of "
+            "three levels and the query prediction."
+        )
+    if mask_former.HIDDEN_DIM % mask_former.NHEADS or mask_former.HIDDEN_DIM % 4:
+        raise UserError(
+            f"MODEL.MASK_FORMER.HIDDEN_DIM is {mask_former.HIDDEN_DIM}: expected a multiple of 4 and of NHEADS, "
+            f"{mask_former.NHEADS}."
+        )
     return MultiScaleMaskedTransformerDecoder(
         in_channels,
         num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
@@ -186,11 +199,9 @@ def build_masked_decoder(cfg: CfgNode, in_channels: int, mask_channels: int) -> 
 
 def build_criterion(cfg: CfgNode) -> SetCriterion:
     mask_former = cfg.MODEL.MASK_FORMER
-    terms = [
-        LossTerm("mask", mask_former.MASK_WEIGHT, LOSS.get("mask")),
-        LossTerm("dice", mask_former.DICE_WEIGHT, LOSS.get("dice")),
-        *(LossTerm(name, float(weight), LOSS.get(name)) for name, weight in mask_former.EXTRA_LOSSES),
-    ]
+    _check_criterion(mask_former)
+    weights = [("mask", mask_former.MASK_WEIGHT), ("dice", mask_former.DICE_WEIGHT), *mask_former.EXTRA_LOSSES]
+    terms = [LossTerm(name, float(weight), LOSS.get(name)) for name, weight in weights]
     matcher = HungarianMatcher(
         mask_former.CLASS_WEIGHT, mask_former.MASK_WEIGHT, mask_former.DICE_WEIGHT, mask_former.TRAIN_NUM_POINTS
     )
@@ -205,3 +216,19 @@ def build_criterion(cfg: CfgNode) -> SetCriterion:
         terms=terms,
         sampling=sampling,
     )
+
+
+def _check_criterion(mask_former: CfgNode) -> None:
+    extra = mask_former.EXTRA_LOSSES
+    if any(not isinstance(e, (list, tuple)) or len(e) != 2 for e in extra):
+        raise UserError(f"MODEL.MASK_FORMER.EXTRA_LOSSES is {extra}: expected [name, weight] pairs.")
+    names = ["ce", "mask", "dice", *(name for name, _ in extra)]
+    if len(set(names)) < len(names):
+        raise UserError(f"MODEL.MASK_FORMER.EXTRA_LOSSES is {extra}: each name once, other than ce, mask and dice.")
+    if mask_former.NO_OBJECT_WEIGHT <= 0:
+        raise UserError(f"MODEL.MASK_FORMER.NO_OBJECT_WEIGHT is {mask_former.NO_OBJECT_WEIGHT}: expected more than 0.")
+    if mask_former.OVERSAMPLE_RATIO < 1 or not 0 <= mask_former.IMPORTANCE_SAMPLE_RATIO <= 1:
+        raise UserError(
+            f"MODEL.MASK_FORMER.OVERSAMPLE_RATIO is {mask_former.OVERSAMPLE_RATIO}, expected at least 1; "
+            f"IMPORTANCE_SAMPLE_RATIO is {mask_former.IMPORTANCE_SAMPLE_RATIO}, expected 0 to 1."
+        )

@@ -58,8 +58,9 @@ class MaskFormer(nn.Module):
         self.backbone = backbone
         self.sem_seg_head = sem_seg_head
         self.criterion = criterion
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
+        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
+            per_channel = torch.tensor([float(v) for v in values]).view(-1, 1, 1)
+            self.register_buffer(name, per_channel, persistent=False)
         self.size_divisibility = size_divisibility
         self.deep_supervision = deep_supervision
         self.thing_ids = frozenset(thing_ids)
@@ -114,6 +115,11 @@ class MaskFormer(nn.Module):
         """Normalise on the device and pad with zeros, so that padding is the mean colour."""
         clips = []
         for x in batched_inputs:
+            if len(x["image"]) != len(self.pixel_mean):
+                raise ValueError(
+                    f"image has shape {tuple(x['image'].shape)}, expected [{len(self.pixel_mean)},H,W]: "
+                    "one channel for each value of MODEL.PIXEL_MEAN."
+                )
             image = x["image"].to(self.device, non_blocking=True).to(self.pixel_mean.dtype)
             clips.append(((image - self.pixel_mean) / self.pixel_std)[None])
         return pad_batch(clips, self.size_divisibility)

@@ -51,8 +51,7 @@ class HungarianMatcher(nn.Module):
             costs = self._costs(predictions, targets)
         queries, columns, counts = _assign(costs.cpu().numpy(), targets.counts)
         packed = torch.from_numpy(np.stack([queries, columns])).to(device, non_blocking=True)
-        images = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts, dtype=torch.int64))
-        return Assignment(images.to(device, non_blocking=True), packed[0], packed[1], counts)
+        return Assignment(_image_index(counts, device), packed[0], packed[1], counts)
 
     def _costs(self, predictions: QueryPredictions, targets: Targets) -> Tensor:
         """[L,Q,M]; a column holds the costs within its own image."""
@@ -74,11 +73,16 @@ class HungarianMatcher(nn.Module):
         return torch.cat(columns, 2)
 
 
+def _image_index(counts: list[int], device: torch.device) -> Tensor:
+    """[0] * counts[0] + [1] * counts[1] + ..., made on the host, where the counts are known."""
+    index = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts, dtype=torch.int64))
+    return index.to(device, non_blocking=True)
+
+
 def _labels_at(targets: Targets, points: Tensor) -> Tensor:
     """Target masks at their image's points [B,P,2], [M,T*P]; a clip's frames share the points."""
     frames = targets.masks.shape[1]
-    image = torch.arange(len(targets.counts)).repeat_interleave(torch.tensor(targets.counts, dtype=torch.int64))
-    own = points[image.to(points.device)].repeat_interleave(frames, 0)
+    own = points[_image_index(targets.counts, points.device)].repeat_interleave(frames, 0)
     labels = point_sample.sample_mask(targets.masks.flatten(0, 1), own)
     return labels.view(len(targets.masks), frames * points.shape[1])
 
@@ -100,11 +104,8 @@ def _dice_cost(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _assign(costs: np.ndarray, counts: list[int]) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Rows [L,R] and columns [L,R] of the cheapest assignments, images side by side."""
-    if not np.isfinite(costs).all():
-        raise FloatingPointError(
-            "the matching costs are not finite: the model's predictions have become NaN or infinite. "
-            "Lower SOLVER.BASE_LR, check the weights, or use SOLVER.AMP.DTYPE bfloat16 instead of float16."
-        )
+    # any assignment will do for predictions that are not finite: their loss is not either, and the trainer says so
+    costs = np.nan_to_num(costs, nan=0.0, posinf=0.0, neginf=0.0)
     num_queries = costs.shape[1]
     rows, columns = [], []
     for layer in costs:

@@ -77,9 +77,8 @@ def panoptic(
     owner = (scores[:, None, None] * probability).argmax(0)
     inside = probability.gather(0, owner[None])[0] >= 0.5
     full = (probability >= 0.5).flatten(1).sum(1)
-    owned = torch.bincount(owner.flatten(), minlength=len(classes))
-    visible = torch.bincount(owner[inside], minlength=len(classes))
-    areas = torch.stack([full, owned, visible], 1).tolist()
+    outside_and_visible = torch.bincount((owner * 2 + inside).flatten(), minlength=2 * len(classes)).view(-1, 2)
+    areas = torch.stack([full, outside_and_visible.sum(1), outside_and_visible[:, 1]], 1).tolist()
     table, info = _segments(classes, areas, thing_ids, overlap_threshold)
     ids = torch.tensor(table, dtype=torch.int32, device=segments.device)
     return torch.where(inside, ids[owner], segments), info
@@ -124,7 +123,8 @@ def instances(
     queries, row = torch.unique(index // num_classes, return_inverse=True)
     logits = geometry.to_output(mask_logits[queries])
     masks = logits > 0
-    inside = (logits.sigmoid() * masks).flatten(1).sum(1)
+    precise = torch.promote_types(logits.dtype, torch.float32)  # half precision overflows over a large mask
+    inside = (logits.sigmoid() * masks).flatten(1).sum(1, dtype=precise)
     quality = inside / (masks.flatten(1).sum(1) + 1e-6)
     return Instances(
         geometry.output,

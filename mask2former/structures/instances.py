@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ class Instances:
 
     def __getitem__(self, item: int | slice | torch.Tensor) -> Instances:
         """Rows chosen by an index, a slice, or an index or boolean tensor [N]."""
-        if isinstance(item, int):
+        if isinstance(item, Integral):
             if not -len(self) <= item < len(self):
                 raise IndexError(f"Instances index {item} out of range for {len(self)} rows")
             item = slice(item, item + 1 or None)

@@ -60,6 +60,10 @@ class BitMasks:
     def __getitem__(self, item: int | slice | Tensor) -> BitMasks:
         return BitMasks(self.tensor[slice(item, item + 1 or None) if isinstance(item, int) else item])
 
+    def __iter__(self):
+        """The masks [H,W], one after the other."""
+        return iter(self.tensor)
+
     def __len__(self) -> int:
         return len(self.tensor)
 

@@ -67,22 +67,6 @@ def gather(obj: Any, dst: int = 0) -> list[Any]:
     return out if out is not None else []
 
 
-def reduce_dict(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Mean over the ranks of each scalar tensor, on every rank, in one message; gradients are cut.
-
-    Args:
-        values: scalar tensors under the same names, on the same kind of device, on every rank.
-    """
-    detached = {name: value.detach() for name, value in values.items()}
-    world_size = get_world_size()
-    if world_size == 1 or not detached:
-        return detached
-    names = sorted(detached)  # the same order everywhere
-    total = torch.stack([detached[name] for name in names])
-    dist.all_reduce(total)
-    return dict(zip(names, (total / world_size).unbind(), strict=True))
-
-
 def shared_random_seed() -> int:
     """A fresh seed in [0, 2**31), the same on every rank. All ranks must call it together."""
     return all_gather(secrets.randbelow(2**31))[0]

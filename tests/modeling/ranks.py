@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -16,15 +17,15 @@ from mask2former.utils import comm
 
 def losses_and_gradients(config: str, inputs: list[dict]) -> dict:
     """Mean losses over the ranks and the gradients of their sum, of a seeded model in float64."""
-    point_sample.random_points = _same_points
     torch.manual_seed(0)
     model = build_model(load_cfg(config)).double()
     wrapped = DistributedDataParallel(model) if comm.get_world_size() > 1 else model
-    losses = wrapped(inputs)
+    with mock.patch.object(point_sample, "random_points", _same_points):
+        losses = wrapped(inputs)
     sum(losses.values()).backward()
-    means = comm.reduce_dict({name: value.detach() for name, value in losses.items()})
-    gradients = {name: p.grad for name, p in model.named_parameters()}
-    return {"losses": {name: float(value) for name, value in means.items()}, "gradients": gradients}
+    ranks = comm.all_gather({name: value.item() for name, value in losses.items()})
+    means = {name: sum(rank[name] for rank in ranks) / len(ranks) for name in losses}
+    return {"losses": means, "gradients": {name: p.grad for name, p in model.named_parameters()}}
 
 
 def rank_main(config: str, shares: list[list[list[dict]]], folder: str) -> None:

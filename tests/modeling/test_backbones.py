@@ -38,6 +38,39 @@ def test_a_dilated_stage_keeps_the_resolution():
     assert ResNet(dilations=(1, 1, 2, 2)).output_shape()["res5"].stride == 8
 
 
+@pytest.mark.parametrize("in_1x1", [True, False])
+def test_where_stride_and_dilation_sit(in_1x1):
+    backbone = ResNet(stride_in_1x1=in_1x1, dilations=(1, 1, 1, 2), res5_grid=(1, 2, 4))
+    first = backbone.res4[0]
+    assert (first.conv1.stride, first.conv2.stride) == (((2, 2), (1, 1)) if in_1x1 else ((1, 1), (2, 2)))
+    assert first.shortcut.stride == (2, 2)
+    assert [block.conv2.dilation for block in backbone.res5] == [(2, 2), (4, 4), (8, 8)]
+    assert backbone.res5[0].conv2.stride == (1, 1)
+
+
+def test_frozen_norms_keep_half_precision():
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        maps = ResNet(norm="FrozenBN")(IMAGE)
+    assert {m.dtype for m in maps.values()} == {torch.bfloat16}
+
+
+def test_maps_come_finest_first_whatever_the_order_asked():
+    backbone = TimmBackbone("test_resnet", out_features=("res5", "res2")).eval()
+    assert list(backbone.output_shape()) == ["res2", "res5"]
+    assert backbone(IMAGE)["res2"].shape[-2:] == (16, 24)
+
+
+def test_transformers_take_any_size_and_channels_come_first():
+    backbone = TimmBackbone("swin_tiny_patch4_window7_224", out_features=("res2", "res3", "res4")).eval()
+    with torch.no_grad():
+        maps = backbone(torch.zeros(1, 3, 384, 96))  # 384 / 4 is the number of channels of res2
+    assert {n: tuple(m.shape[1:]) for n, m in maps.items()} == {
+        "res2": (96, 96, 24),
+        "res3": (192, 48, 12),
+        "res4": (384, 24, 6),
+    }
+
+
 @pytest.mark.parametrize("freeze_at", [0, 1, 2, 5])
 def test_resnet_freezes_from_the_stem_up(freeze_at):
     backbone = ResNet(norm="BN", freeze_at=freeze_at)
@@ -79,6 +112,10 @@ def test_bad_names_are_answered():
         TimmBackbone("resnet5o")
     with pytest.raises(UserError, match=r"has no map \['res1'"):
         TimmBackbone("convnext_atto", out_features=("res1", "res5"))
+    with pytest.raises(UserError, match=r"no map \['res3'"):
+        TimmBackbone("vit_tiny_patch16_224", out_features=("res3", "res4"))
+    with pytest.raises(UserError, match="expected 3 values"):
+        ResNet(res5_grid=(1, 2))
     with pytest.raises(UserError, match=r"DEPTH is 51.*\[50, 101, 152\]"):
         ResNet(depth=51)
     with pytest.raises(UserError, match="STEM_TYPE is 'patch'"):

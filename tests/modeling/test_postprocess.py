@@ -40,9 +40,16 @@ def test_stuff_of_one_class_merges_and_things_do_not():
     assert segments[4, 4] == 0
 
 
-def test_a_mostly_hidden_query_is_dropped():
-    _, info = run_panoptic([0, 1], (0, 0, 8, 8), (0, 0, 4, 4))
-    # both are certain; the tie goes to the first, so nothing of the second is left
+@pytest.mark.parametrize(("overlap_threshold", "kept"), [(0.2, [0, 1]), (0.3, [0])])
+def test_a_mostly_hidden_query_is_dropped(overlap_threshold, kept):
+    """The tie goes to the first query, so a quarter of the second's mask is left to it."""
+    boxes = (0, 0, 8, 6), (0, 0, 8, 8)
+    _, info = run_panoptic([0, 1], *boxes, overlap_threshold=overlap_threshold)
+    assert [s["category_id"] for s in info] == kept
+
+
+def test_a_fully_hidden_query_is_dropped():
+    _, info = run_panoptic([0, 1], (0, 0, 8, 8), (0, 0, 4, 4), overlap_threshold=0.0)
     assert [s["category_id"] for s in info] == [0]
 
 

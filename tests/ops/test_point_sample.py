@@ -36,7 +36,9 @@ def test_uncertain_points_lie_near_the_boundary():
     points = uncertain_points(logits, 400, oversample_ratio=3.0, importance_ratio=0.75)
     assert points.shape == (3, 400, 2)
     near, anywhere = points[:, :300, 0], points[:, 300:, 0]
-    assert (near - 0.5).abs().max() < 0.2
+    # a quarter of the points at random would reach 0.125; beyond the outer pixels' centres logits fade to zero
+    assert (near - 0.5).abs().mean() < 0.1
+    assert (near - 0.5).abs().max() < 0.3
     assert (anywhere - 0.5).abs().max() > 0.4
 
 

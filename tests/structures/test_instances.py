@@ -1,5 +1,6 @@
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ def test_fields_are_indexed_together():
         assert part.gt_classes.tolist() == [1, 2]
         assert part.names == ["b", "c"]
         assert torch.equal(part.gt_masks, instances.gt_masks[1:3])
-    assert instances[-1].gt_classes.tolist() == [3]
+    assert instances[-1].gt_classes.tolist() == instances[np.int64(3)].gt_classes.tolist() == [3]
     with pytest.raises(IndexError):
         instances[4]
 

@@ -17,6 +17,7 @@ def test_boxes_enclose_their_masks_tightly():
             assert (x0, y0, x1, y1) == (0, 0, 0, 0)
     assert masks_to_boxes(masks[:0]).shape == (0, 4)
     assert torch.equal(BitMasks(masks).get_bounding_boxes(), masks_to_boxes(masks))
+    assert [m.shape for m in BitMasks(masks)] == [(13, 17)] * 20
 
 
 def test_rle_round_trip_and_area():

@@ -122,7 +122,7 @@ class ResNet(nn.Module):
         freeze_at: int = 0,
     ):
         super().__init__()
-        _check(depth, stem, out_features)
+        _check(depth, stem, out_features, res5_grid)
         self.out_features = tuple(out_features)
         self.stem = STEMS[stem](in_channels, stem_channels, norm)
         self._shapes: dict[str, ShapeSpec] = {}
@@ -171,11 +171,15 @@ class ResNet(nn.Module):
         return maps
 
 
-def _check(depth: int, stem: str, out_features: Sequence[str]) -> None:
+def _check(depth: int, stem: str, out_features: Sequence[str], res5_grid: Sequence[int]) -> None:
     if depth not in BLOCKS_PER_STAGE:
         raise UserError(f"MODEL.RESNETS.DEPTH is {depth}: expected one of {sorted(BLOCKS_PER_STAGE)}.")
     if stem not in STEMS:
         raise UserError(f"MODEL.RESNETS.STEM_TYPE is '{stem}': expected one of {sorted(STEMS)}.")
+    if len(res5_grid) != 3:
+        raise UserError(
+            f"MODEL.RESNETS.RES5_MULTI_GRID is {list(res5_grid)}: expected 3 values, one per block of res5."
+        )
     unknown = [f for f in out_features if f not in STAGES]
     if unknown or not out_features:
         raise UserError(f"MODEL.RESNETS.OUT_FEATURES is {list(out_features)}: expected a choice of {list(STAGES)}.")

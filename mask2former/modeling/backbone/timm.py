@@ -38,16 +38,17 @@ class TimmBackbone(nn.Module):
         freeze_at: int = 0,
     ):
         super().__init__()
-        if name not in timm.list_models(name):
+        if not timm.is_model(name):
             raise UserError(
                 f"MODEL.BACKBONE.NAME is 'timm/{name}', but timm {timm.__version__} has no such model."
                 f"{suggest(name, timm.list_models())} `timm.list_models()` lists them."
             )
         self.in_channels = in_channels
         index = _indices(name, out_features)
-        self.body = timm.create_model(
-            name, pretrained=False, features_only=True, out_indices=tuple(index.values()), in_chans=in_channels
-        )
+        self.name = name
+        self.body = _create(name, out_indices=tuple(index.values()), in_chans=in_channels)
+        # timm's transformers may answer with channels last, and say so
+        self._channels_last = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
         info = self.body.feature_info
         self._shapes = {f: ShapeSpec(c, s) for f, c, s in zip(index, info.channels(), info.reduction())}
         if norm not in ("", "FrozenBN"):
@@ -67,7 +68,7 @@ class TimmBackbone(nn.Module):
             )
         parameters = list(self.body.parameters())
         # which parameters a map depends on is asked of autograd: timm's models share no layout
-        maps = self.body.eval()(torch.zeros(1, self.in_channels, 224, 224))
+        maps = self.body.eval()(torch.zeros(1, self.in_channels, 256, 256))
         gradients = torch.autograd.grad(sum(maps[i].sum() for i in below), parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients):
             parameter.requires_grad_(gradient is None)
@@ -81,27 +82,46 @@ class TimmBackbone(nn.Module):
         return dict(self._shapes)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        maps = self.body(x)
-        # transformers in timm may answer channels-last
-        return {
-            f: m.permute(0, 3, 1, 2) if m.shape[1] != s.channels else m for (f, s), m in zip(self._shapes.items(), maps)
-        }
+        """Raises UserError when this timm model cannot take images of this size."""
+        try:
+            maps = self.body(x)
+        except AssertionError as error:  # how timm refuses a size
+            raise UserError(
+                f"timm model '{self.name}' cannot take images of {tuple(x.shape[-2:])} pixels ({error}): "
+                "choose another MODEL.BACKBONE.NAME or image size."
+            ) from error
+        if self._channels_last:
+            maps = [m.permute(0, 3, 1, 2) for m in maps]
+        return dict(zip(self._shapes, maps))
+
+
+def _create(name: str, **kwargs) -> nn.Module:
+    """A randomly initialised feature extractor that takes images of any size, where timm's model can."""
+    for flexible in ({"strict_img_size": False}, {"dynamic_img_size": True}, {}):
+        try:
+            return timm.create_model(name, pretrained=False, features_only=True, **kwargs, **flexible)
+        except TypeError as error:  # most models do not know these two arguments
+            if not any(option in str(error) for option in flexible):
+                raise UserError(f"timm model '{name}' cannot be built as a backbone: {error}.") from error
+        except (RuntimeError, AttributeError) as error:
+            raise UserError(
+                f"timm model '{name}' gives no feature maps ({error}): choose another MODEL.BACKBONE.NAME."
+            ) from error
+    raise AssertionError("the last attempt has no option that could be unknown")
 
 
 def _indices(name: str, out_features: Sequence[str]) -> dict[str, int]:
-    """Which of timm's outputs each wanted map is: {"res2": 1, ...}."""
-    try:
-        probe = timm.create_model(name, pretrained=False, features_only=True)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        raise UserError(
-            f"timm model '{name}' gives no feature maps ({error}): choose another MODEL.BACKBONE.NAME."
-        ) from error
-    reductions = probe.feature_info.reduction()
-    available = {f"res{int(math.log2(r))}": i for i, r in enumerate(reductions)}
+    """Which of timm's outputs each wanted map is, in timm's order: {"res2": 1, ...}.
+
+    Of several maps of one stride the last, deepest one is meant; strides that are no power of two have no name.
+    """
+    with torch.device("meta"):
+        reductions = _create(name).feature_info.reduction()
+    available = {f"res{int(math.log2(r))}": i for i, r in enumerate(reductions) if math.log2(r).is_integer()}
     missing = [f for f in out_features if f not in available]
     if missing:
         raise UserError(
             f"timm model '{name}' has no map {missing} (its strides are {reductions}): "
             f"MODEL.TIMM.OUT_FEATURES may name {sorted(available)}."
         )
-    return {f: available[f] for f in out_features}
+    return {f: available[f] for f in sorted(out_features, key=available.get)}

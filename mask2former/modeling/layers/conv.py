@@ -14,7 +14,13 @@ from mask2former.utils.errors import UserError
 
 
 class FrozenBatchNorm(FrozenBatchNorm2d):
-    """torchvision's FrozenBatchNorm2d that also reads checkpoints whose statistics are those of a trained norm."""
+    """torchvision's FrozenBatchNorm2d that answers in the precision of its input, and can replace trained norms."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        # under autocast the maps stay in half precision; scale and shift are made in full
+        return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
 
     @classmethod
     def freeze(cls, module: nn.Module) -> nn.Module:

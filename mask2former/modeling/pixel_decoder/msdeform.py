@@ -15,6 +15,7 @@ from mask2former.modeling.backbone.shape import ShapeSpec
 from mask2former.modeling.layers.conv import Conv2d, build_norm, init_xavier
 from mask2former.modeling.layers.position_encoding import sine_position_encoding
 from mask2former.ops import ms_deform_attn
+from mask2former.utils.errors import UserError
 
 # N images (batch x frames), S pixels of all levels, C channels, H heads, L levels, P points
 
@@ -47,13 +48,16 @@ class MSDeformAttn(nn.Module):
         with torch.no_grad():
             self.sampling_offsets.bias.copy_(offsets.expand(-1, self.num_levels, -1, -1).flatten())
 
-    def forward(self, query: Tensor, value: Tensor, reference: Tensor, shapes: Tensor) -> Tensor:
-        """query, value [N,S,C], reference points [S,2] as (x, y) in [0,1], level shapes [L,2] as (h, w) -> [N,S,C]."""
+    def forward(self, query: Tensor, value: Tensor, reference: Tensor, pixels: Tensor, shapes: Tensor) -> Tensor:
+        """query and value [N,S,C] -> [N,S,C].
+
+        reference [S,2] as (x, y) in [0,1]; pixels [L,2] each level's (w, h), like reference; shapes [L,2] its (h, w),
+        int64 on the host.
+        """
         heads, levels, points = self.num_heads, self.num_levels, self.num_points
         offsets = self.sampling_offsets(query).unflatten(2, (heads, levels, points, 2))
         weights = self.attention_weights(query).unflatten(2, (heads, levels * points)).softmax(-1)
         # locations stay in float32 at least: half precision is coarser than a pixel
-        pixels = shapes.flip(1).to(reference)  # (w, h)
         locations = reference[:, None, None, None] + offsets.to(reference.dtype) / pixels[:, None]
         value = self.value_proj(value).unflatten(2, (heads, -1))
         out = ms_deform_attn(value, shapes, locations, weights.unflatten(3, (levels, points)))
@@ -76,8 +80,8 @@ class EncoderLayer(nn.Module):
         for layer in (self.linear1, self.linear2):
             nn.init.xavier_uniform_(layer.weight)
 
-    def forward(self, x: Tensor, position: Tensor, reference: Tensor, shapes: Tensor) -> Tensor:
-        x = self.norm1(x + self.drop(self.self_attn(x + position, x, reference, shapes)))
+    def forward(self, x: Tensor, position: Tensor, reference: Tensor, pixels: Tensor, shapes: Tensor) -> Tensor:
+        x = self.norm1(x + self.drop(self.self_attn(x + position, x, reference, pixels, shapes)))
         hidden = self.drop(F.relu(self.linear1(x)))
         return self.norm2(x + self.drop(self.linear2(hidden)))
 
@@ -106,9 +110,10 @@ class _Transformer(nn.Module):
         encodings = [sine_position_encoding((1, *s), x.shape[2], temporal=False, **like).flatten(1).t() for s in sizes]
         position = torch.cat([e + level for e, level in zip(encodings, self.level_embed)])
         reference = torch.cat([pixel_centres(*s, device=x.device, dtype=x.dtype) for s in sizes])
-        shapes = torch.tensor(sizes)  # on the CPU: the op reads the sizes on the host
+        shapes = torch.tensor(sizes)  # on the host, where the op reads them
+        pixels = shapes.flip(1).to(reference.dtype).to(reference.device, non_blocking=True)
         for layer in self.encoder.layers:
-            x = layer(x, position, reference, shapes)
+            x = layer(x, position, reference, pixels, shapes)
         parts = x.split([h * w for h, w in sizes], 1)
         return [p.transpose(1, 2).unflatten(2, s) for p, s in zip(parts, sizes)]
 
@@ -149,9 +154,11 @@ class MSDeformAttnPixelDecoder(nn.Module):
     ):
         super().__init__()
         ordered = sorted(inputs, key=lambda name: inputs[name].stride)
-        self.encoder_in = sorted(encoder_in, key=lambda name: -inputs[name].stride)
+        # coarsest first; of two maps of one stride (dilated stages) the later one counts as coarser, as published
+        self.encoder_in = [name for name in ordered if name in encoder_in][::-1]
         finest = inputs[self.encoder_in[-1]].stride
         self.lateral_in = [n for n in ordered if common_stride <= inputs[n].stride < finest][::-1]
+        self._check(inputs, common_stride, channels, num_heads, num_layers)
         self.channels, self.mask_channels = channels, mask_channels
         self.input_proj = nn.ModuleList(_project(inputs[name].channels, channels) for name in self.encoder_in)
         levels = len(self.encoder_in)
@@ -167,6 +174,31 @@ class MSDeformAttnPixelDecoder(nn.Module):
             self.add_module(f"adapter_{number}", lateral)
             self.add_module(f"layer_{number}", smooth)
         self._numbers = [ordered.index(name) + 1 for name in self.lateral_in]
+
+    def _check(
+        self, inputs: dict[str, ShapeSpec], common_stride: int, channels: int, num_heads: int, num_layers: int
+    ) -> None:
+        used = [*self.encoder_in, *self.lateral_in]
+        strides = [inputs[name].stride for name in used]
+        if min(strides) != common_stride:
+            raise UserError(
+                f"the finest map in MODEL.SEM_SEG_HEAD.IN_FEATURES has stride {min(strides)}, but COMMON_STRIDE is "
+                f"{common_stride}: name a map of that stride, or set COMMON_STRIDE to {min(strides)}."
+            )
+        if len(used) < self.num_memory_levels:
+            raise UserError(
+                f"the decoder attends to {self.num_memory_levels} maps, but MODEL.SEM_SEG_HEAD.IN_FEATURES and "
+                f"DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES give {used}: name more maps."
+            )
+        if channels % num_heads or channels % 4:
+            raise UserError(
+                f"MODEL.SEM_SEG_HEAD.CONVS_DIM is {channels}: expected a multiple of 4 and of "
+                f"DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS, {num_heads}."
+            )
+        if num_layers < 1:
+            raise UserError(
+                f"MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS is {num_layers}: MSDeformAttnPixelDecoder needs at least 1."
+            )
 
     def _conv(self, in_channels: int, kernel: int, norm: str, activation) -> Conv2d:
         built = build_norm(norm, self.channels)
