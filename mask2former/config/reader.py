@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from mask2former.utils.errors import UserError
+from mask2former.utils.text import suggest
 
 _FLOAT_TAG = "tag:yaml.org,2002:float"
 _MERGE_TAG = "tag:yaml.org,2002:merge"  # "<<", which no constructor handles
@@ -61,7 +62,8 @@ def read_file(path: Path) -> dict[str, Entry]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"The config file {path} could not be read: {error.strerror}.") from error
+        hint = suggest(path.name, [p.name for p in path.parent.glob("*.y*ml")])
+        raise UserError(f"The config file {path} could not be read: {error.strerror}.{hint}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"The config file {path} is not text in UTF-8: {error}.") from error
     node = _compose(text, str(path))

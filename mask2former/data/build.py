@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torchvision.transforms import v2
@@ -13,7 +14,7 @@ from mask2former.data import transforms as T
 from mask2former.data.catalog import DatasetCatalog, MetadataCatalog, labels_of
 from mask2former.data.datasets.builtin import register_builtin
 from mask2former.data.datasets.checks import check_class_count, check_ignore_label, check_pixels, complete_records
-from mask2former.data.datasets.folder import register_custom
+from mask2former.data.datasets.folder import SPLITS, register_custom
 from mask2former.data.loader import TestLoader, TrainLoader
 from mask2former.data.mapper import ImageTransform, SemanticMapper, TestMapper
 from mask2former.data.reading import check_format
@@ -27,10 +28,15 @@ logger = logging.getLogger(__name__)
 
 
 def register_datasets(cfg) -> None:
-    """Register the published data sets below $DETECTRON2_DATASETS (else ./datasets) and those of DATASETS.CUSTOM."""
+    """Register the published data sets below $DETECTRON2_DATASETS (else ./datasets) and those of DATASETS.CUSTOM.
+
+    An entry that a `_BASE_` brought and no data set of TRAIN or TEST comes from may lack its folder.
+    """
     register_builtin(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+    used = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}
     for name, entry in cfg.DATASETS.CUSTOM.items():
-        register_custom(name, entry)
+        if used & {f"{name}_{split}" for split in SPLITS} or Path(str(entry.get("ROOT"))).expanduser().is_dir():
+            register_custom(name, entry)
 
 
 # ---------------------------------------------------------------- records

@@ -96,7 +96,8 @@ def _choose_device(cfg: CfgNode, num_gpus: int) -> None:
         reason = "--num-gpus 0" if num_gpus == 0 else "no CUDA device found"
         world = comm.get_world_size()
         where = f"in {world} processes on the CPU" if world > 1 else "on the CPU"
-        logger.warning("%s: running %s (MODEL.DEVICE cpu)", reason, where)
+        asked = logging.INFO if num_gpus == 0 else logging.WARNING
+        logger.log(asked, "%s: running %s (MODEL.DEVICE cpu)", reason, where)
         cfg.MODEL.DEVICE = "cpu"
     try:
         torch.empty(0, device=cfg.MODEL.DEVICE)

@@ -118,4 +118,5 @@ class _Clock:
         images = sum(batch["images"] for batch in steady)
         means = [f"{part} {sum(b[part] for b in steady) / images:.4f} s" for part in ("data", "model", "metrics")]
         total = sum(batch["images"] for batch in self._batches)
-        return f"Ran {total} images in {self._last - self._start:.1f} s. Per image: {', '.join(means)}."
+        where = " on this rank" if comm.get_world_size() > 1 else ""
+        return f"Ran {total} images{where} in {self._last - self._start:.1f} s. Per image: {', '.join(means)}."

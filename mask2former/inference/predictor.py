@@ -136,12 +136,12 @@ def _labels(cfg: CfgNode, contents: dict) -> LabelSet:
     num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     if labels.num_classes != num_classes:
         if inside is not None:
-            origin, remedy = f"the checkpoint {cfg.MODEL.WEIGHTS}", "use the recipe that it was made with"
+            origin, remedy = f"the checkpoint {cfg.MODEL.WEIGHTS}", "Use the recipe that it was made with"
         else:
-            origin, remedy = f"the data set {_dataset(cfg)!r}", "name the data set of the weights in DATASETS.TEST"
+            origin, remedy = f"the data set {_dataset(cfg)!r}", "Name the data set of the weights in DATASETS.TEST"
         raise UserError(
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes}, but {origin} has {labels.num_classes} classes. "
-            f"Set MODEL.SEM_SEG_HEAD.NUM_CLASSES to {labels.num_classes}, or {remedy}."
+            f"{remedy}, or set MODEL.SEM_SEG_HEAD.NUM_CLASSES to {labels.num_classes}."
         )
     return labels
 

@@ -33,12 +33,17 @@ def _fails(cfg, message):
 
 def test_missing_root(tiny_cfg, tmp_path):
     with pytest.raises(UserError, match=r"nowhere of data set 'gone' does not exist.*DATASETS.CUSTOM.gone.ROOT"):
-        tiny_cfg("DATASETS.CUSTOM", {"gone": {"ROOT": str(tmp_path / "nowhere"), "CLASSES": CLASSES}})
+        tiny_cfg(
+            "DATASETS.CUSTOM",
+            {"gone": {"ROOT": str(tmp_path / "nowhere"), "CLASSES": CLASSES}},
+            "DATASETS.TEST",
+            ["gone_valid"],
+        )
 
 
 def test_missing_root_is_named_before_its_classes(tiny_cfg, tmp_path):
     with pytest.raises(UserError, match=r"nowhere of data set 'gone' does not exist"):
-        tiny_cfg("DATASETS.CUSTOM", {"gone": {"ROOT": str(tmp_path / "nowhere")}})
+        tiny_cfg("DATASETS.CUSTOM", {"gone": {"ROOT": str(tmp_path / "nowhere")}}, "DATASETS.TEST", ["gone_valid"])
 
 
 def test_missing_split(tiny_cfg, tiny_root):

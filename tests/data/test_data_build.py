@@ -177,3 +177,11 @@ def test_camvid_loads_with_the_published_augmentation(tiny_cfg, shared_dir):
         for sample in batch:
             assert sample["image"].shape == (3, 128, 128) and len(sample["instances"]) > 1
     assert labels_of(MetadataCatalog.get("camvid_train")).names == tuple(names)
+
+
+def test_an_unused_entry_may_lack_its_folder(tiny_cfg, tmp_path):
+    """Recipes inherit entries they do not use."""
+    cfg = tiny_cfg("DATASETS.CUSTOM.elsewhere", {"ROOT": str(tmp_path / "elsewhere")})
+    assert "elsewhere_train" not in DatasetCatalog
+    with pytest.raises(UserError, match="elsewhere of data set 'elsewhere' does not exist"):
+        tiny_cfg("DATASETS.CUSTOM", cfg.DATASETS.CUSTOM, "DATASETS.TEST", ["elsewhere_valid"])
