@@ -95,6 +95,10 @@ class MaskFormer(nn.Module):
 
     def _results(self, logits: Tensor, masks: Tensor, geometry: Geometry) -> dict:
         wanted, result = self.inference, {}
+        if wanted.semantic and wanted.resize_first:
+            # the semantic result needs every mask at full size: the other two then take theirs from there
+            masks = geometry.to_output(masks)
+            geometry = Geometry(geometry.output, geometry.output, geometry.output)
         if wanted.semantic:
             result["sem_seg"] = postprocess.semantic(logits, masks, geometry, wanted.resize_first)
         if wanted.panoptic:
