@@ -171,10 +171,12 @@ def build_msdeform_pixel_decoder(cfg: CfgNode, maps: dict[str, ShapeSpec]) -> MS
 @TRANSFORMER_DECODER.register(name="MultiScaleMaskedTransformerDecoder")
 def build_masked_decoder(cfg: CfgNode, in_channels: int, mask_channels: int) -> MultiScaleMaskedTransformerDecoder:
     mask_former = cfg.MODEL.MASK_FORMER
-    if mask_former.DEC_LAYERS < 4:
+    projects = in_channels != mask_former.HIDDEN_DIM or mask_former.ENFORCE_INPUT_PROJ
+    least = 4 if projects else 2  # a projection that no layer uses would get no gradient
+    if mask_former.DEC_LAYERS < least:
         raise UserError(
-            f"MODEL.MASK_FORMER.DEC_LAYERS is {mask_former.DEC_LAYERS}: expected at least 4, one layer for each of "
-            "three levels and the query prediction."
+            f"MODEL.MASK_FORMER.DEC_LAYERS is {mask_former.DEC_LAYERS}: expected at least {least} (the prediction "
+            "from the queries, and a layer for each map of the memory that is used)."
         )
     if mask_former.HIDDEN_DIM % mask_former.NHEADS or mask_former.HIDDEN_DIM % 4:
         raise UserError(

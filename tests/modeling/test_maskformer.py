@@ -140,7 +140,7 @@ def test_clips_share_the_decoder(tiny_cfg):
         ("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", "MSDeformAttnPixelDecoderr", "MSDeformAttnPixelDecoder"),
         ("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res7"], "the backbone gives"),
         ("MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE", "res5", "multi_scale_pixel_decoder"),
-        ("MODEL.MASK_FORMER.DEC_LAYERS", 3, "at least 4"),
+        ("MODEL.MASK_FORMER.DEC_LAYERS", 1, "at least 2"),
         ("MODEL.MASK_FORMER.NHEADS", 5, "NHEADS, 5"),
         ("MODEL.MASK_FORMER.NO_OBJECT_WEIGHT", 0.0, "more than 0"),
         ("MODEL.MASK_FORMER.OVERSAMPLE_RATIO", 0.5, "at least 1"),
@@ -158,3 +158,9 @@ def test_wrong_names_are_answered_with_right_ones(tiny_cfg, key, value, message)
     tiny_cfg.merge_from_list([key, value])
     with pytest.raises(UserError, match=message):
         build_model(tiny_cfg, thing_ids=[0, 1, 2])
+
+
+def test_a_projection_that_no_layer_would_train_is_refused(tiny_cfg):
+    tiny_cfg.merge_from_list(["MODEL.MASK_FORMER.ENFORCE_INPUT_PROJ", True, "MODEL.MASK_FORMER.DEC_LAYERS", 3])
+    with pytest.raises(UserError, match="at least 4"):
+        build_model(tiny_cfg)
