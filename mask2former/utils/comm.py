@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import secrets
+import weakref
 from typing import Any
 
 import torch
@@ -39,14 +39,21 @@ def synchronize() -> None:
         dist.barrier()
 
 
-@functools.lru_cache(maxsize=1)
+# default group -> its companion below. Weak: a group that outlives destroy_process_group is torn down with the
+# interpreter, while its threads run, and that aborts the process.
+_companions: weakref.WeakKeyDictionary[dist.ProcessGroup, dist.ProcessGroup] = weakref.WeakKeyDictionary()
+
+
 def _gloo_beside(world: dist.ProcessGroup) -> dist.ProcessGroup | None:
     """A group of all ranks that carries CPU memory; None stands for the default group, where that does already.
 
-    Python objects would otherwise travel through device memory under NCCL. The argument keys the cache: a new
-    default group gets a new companion.
+    Python objects would otherwise travel through device memory under NCCL.
     """
-    return None if dist.get_backend(world) == "gloo" else dist.new_group(backend="gloo")
+    if dist.get_backend(world) == "gloo":
+        return None
+    if world not in _companions:
+        _companions[world] = dist.new_group(backend="gloo")
+    return _companions[world]
 
 
 def all_gather(obj: Any) -> list[Any]:
