@@ -40,7 +40,7 @@ def synchronize() -> None:
 
 
 # default group -> its companion below. Weak: a group that outlives destroy_process_group is torn down with the
-# interpreter, while its threads run, and that aborts the process.
+# interpreter, perhaps while its threads run; that is the likely cause of rare aborts at exit seen with a strong cache.
 _companions: weakref.WeakKeyDictionary[dist.ProcessGroup, dist.ProcessGroup] = weakref.WeakKeyDictionary()
 
 
