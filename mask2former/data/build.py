@@ -1,20 +1,14 @@
-"""Recipe -> data sets, transforms and loaders: the one place of this room that opens cfg."""
+"""Recipe -> transforms, mappers and loaders; datasets/build.py makes its records."""
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from torchvision.transforms import v2
 
 from mask2former.data import transforms as T
-from mask2former.data.catalog import DatasetCatalog, MetadataCatalog, labels_of
-from mask2former.data.datasets.builtin import register_builtin
-from mask2former.data.datasets.checks import check_class_count, check_ignore_label, check_pixels, complete_records
-from mask2former.data.datasets.folder import SPLITS, register_custom
+from mask2former.data.datasets.build import checked_records, train_records
 from mask2former.data.loader import TestLoader, TrainLoader
 from mask2former.data.mapper import ImageTransform, SemanticMapper, TestMapper
 from mask2former.data.reading import check_format
@@ -23,82 +17,6 @@ from mask2former.structures import LabelSet
 from mask2former.utils import comm
 from mask2former.utils.errors import UserError
 from mask2former.utils.text import suggest
-
-logger = logging.getLogger(__name__)
-
-
-def register_datasets(cfg) -> None:
-    """Register the published data sets below $DETECTRON2_DATASETS (else ./datasets) and those of DATASETS.CUSTOM.
-
-    An entry that a `_BASE_` brought and no data set of TRAIN or TEST comes from may lack its folder.
-    """
-    register_builtin(os.environ.get("DETECTRON2_DATASETS", "datasets"))
-    used = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}
-    for name, entry in cfg.DATASETS.CUSTOM.items():
-        if used & {f"{name}_{split}" for split in SPLITS} or Path(str(entry.get("ROOT"))).expanduser().is_dir():
-            register_custom(name, entry)
-
-
-# ---------------------------------------------------------------- records
-
-
-# name -> (source, labels, masks needed, records): files are read and checked once per registration, not at every
-# evaluation
-_checked: dict[str, tuple] = {}
-
-
-def checked_records(cfg, name: str, masks_needed: bool) -> list[dict]:
-    """The records of data set `name`, complete, after every check that needs no training.
-
-    Raises:
-        UserError: anything that datasets/folder.py and datasets/checks.py find.
-    """
-    source, head = DatasetCatalog.source(name), cfg.MODEL.SEM_SEG_HEAD
-    labels = labels_of(MetadataCatalog.get(name))
-    known = _checked.get(name)
-    check_class_count(name, labels, head.NUM_CLASSES)
-    if not known or known[0] is not source or known[1] != labels or known[2] < masks_needed:
-        check_ignore_label(name, labels, head.IGNORE_VALUE)
-        records = complete_records(name, source(), masks_needed)
-        check_pixels(records, labels)
-        known = _checked[name] = (source, labels, masks_needed, records)
-    return known[-1]
-
-
-def check_datasets(cfg, training: bool = True) -> None:
-    """Check the data sets of DATASETS.TEST, which are to be evaluated, and with `training` those of DATASETS.TRAIN.
-
-    Raises:
-        UserError: one is not as it must be.
-    """
-    trained = _train_records(cfg)[1] if training else None
-    for name in cfg.DATASETS.TEST:
-        metadata = MetadataCatalog.get(name)
-        checked_records(cfg, name, masks_needed=metadata.get("evaluator_type") == "sem_seg")
-        difference = trained.difference(labels_of(metadata)) if trained else ""
-        if difference:
-            logger.warning("classes of DATASETS.TRAIN and of %r in DATASETS.TEST differ: %s", name, difference)
-
-
-def _train_records(cfg) -> tuple[list[dict], LabelSet]:
-    """All training records and the labels that their data sets share."""
-    names = cfg.DATASETS.TRAIN
-    if not names:
-        raise UserError("DATASETS.TRAIN is empty; name at least one data set, as in DATASETS.TRAIN '[shapes_train]'.")
-    known = [record for name in names for record in checked_records(cfg, name, masks_needed=True)]
-    first = labels_of(MetadataCatalog.get(names[0]))
-    for name in names[1:]:
-        labels = labels_of(MetadataCatalog.get(name))
-        difference = first.difference(labels)
-        if not difference and labels.ignore_label != first.ignore_label:
-            difference = f"ignore value {first.ignore_label} against {labels.ignore_label}"
-        if difference:
-            raise UserError(
-                f"The data sets {names[0]!r} and {name!r} of DATASETS.TRAIN have different labels: {difference}. "
-                "Train on sets of the same classes and ignore value, or take one of them out."
-            )
-    return known, first
-
 
 # ---------------------------------------------------------------- transforms and mappers
 
@@ -178,7 +96,7 @@ def build_train_loader(cfg) -> TrainLoader:
             "Available: TrainingSampler."
         )
     workers = _num_workers(cfg)
-    records, labels = _train_records(cfg)
+    records, labels = train_records(cfg)
     mapper = build_train_mapper(cfg, labels)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     wide = _wide(cfg, records)

@@ -14,8 +14,9 @@ import mask2former
 from mask2former.checkpoint import Checkpointer, load_backbone_weights, load_checkpoint_file, load_weights
 from mask2former.checkpoint.loading import apply_weights, compare, copy_tensors
 from mask2former.config import CfgNode
-from mask2former.data.build import build_test_loader, build_train_loader, check_datasets
+from mask2former.data.build import build_test_loader, build_train_loader
 from mask2former.data.catalog import MetadataCatalog, labels_of
+from mask2former.data.datasets.build import check_datasets
 from mask2former.engine.amp import choose_amp_dtype
 from mask2former.engine.events import ConsoleWriter, EventStorage, JSONWriter, TensorBoardWriter
 from mask2former.engine.hooks import CheckpointHook, EvalHook, HookBase, TimerHook, WriterHook

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from mask2former.config import CfgNode, load_cfg
-from mask2former.data.build import register_datasets
+from mask2former.data.datasets.build import register_datasets
 from mask2former.utils import comm
 from mask2former.utils.env import collect_env
 from mask2former.utils.errors import UserError

@@ -15,8 +15,9 @@ from torch import nn
 from mask2former.checkpoint import LoadReport, load_checkpoint_file
 from mask2former.checkpoint.loading import apply_weights
 from mask2former.config import CfgNode, load_cfg
-from mask2former.data.build import build_test_transform, register_datasets
+from mask2former.data.build import build_test_transform
 from mask2former.data.catalog import MetadataCatalog, labels_of
+from mask2former.data.datasets.build import register_datasets
 from mask2former.modeling import build_model
 from mask2former.structures.labels import LabelSet
 from mask2former.utils.errors import UserError

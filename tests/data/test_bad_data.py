@@ -165,7 +165,7 @@ def test_ignored_class_is_said(tiny_cfg, tiny_root, monkeypatch):
 def test_test_set_with_other_classes_is_said(tiny_cfg, monkeypatch):
     said = []
     monkeypatch.setattr(
-        logging.getLogger("mask2former.data.build"), "warning", lambda text, *args: said.append(text % args)
+        logging.getLogger("mask2former.data.datasets.build"), "warning", lambda text, *args: said.append(text % args)
     )
     cfg = tiny_cfg()
     check_datasets(cfg)

@@ -1,0 +1,86 @@
+"""Recipe -> registered data sets and their checked records."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from mask2former.data.catalog import DatasetCatalog, MetadataCatalog, labels_of
+from mask2former.data.datasets.builtin import register_builtin
+from mask2former.data.datasets.checks import check_class_count, check_ignore_label, check_pixels, complete_records
+from mask2former.data.datasets.folder import SPLITS, register_custom
+from mask2former.structures import LabelSet
+from mask2former.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def register_datasets(cfg) -> None:
+    """Register the published data sets below $DETECTRON2_DATASETS (else ./datasets) and those of DATASETS.CUSTOM.
+
+    An entry that a `_BASE_` brought and no data set of TRAIN or TEST comes from may lack its folder.
+    """
+    register_builtin(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+    used = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}
+    for name, entry in cfg.DATASETS.CUSTOM.items():
+        if used & {f"{name}_{split}" for split in SPLITS} or Path(str(entry.get("ROOT"))).expanduser().is_dir():
+            register_custom(name, entry)
+
+
+# name -> (source, labels, masks needed, records): files are read and checked once per registration, not at every
+# evaluation
+_checked: dict[str, tuple] = {}
+
+
+def checked_records(cfg, name: str, masks_needed: bool) -> list[dict]:
+    """The records of data set `name`, complete, after every check that needs no training.
+
+    Raises:
+        UserError: anything that datasets/folder.py and datasets/checks.py find.
+    """
+    source, head = DatasetCatalog.source(name), cfg.MODEL.SEM_SEG_HEAD
+    labels = labels_of(MetadataCatalog.get(name))
+    known = _checked.get(name)
+    check_class_count(name, labels, head.NUM_CLASSES)
+    if not known or known[0] is not source or known[1] != labels or known[2] < masks_needed:
+        check_ignore_label(name, labels, head.IGNORE_VALUE)
+        records = complete_records(name, source(), masks_needed)
+        check_pixels(records, labels)
+        known = _checked[name] = (source, labels, masks_needed, records)
+    return known[-1]
+
+
+def check_datasets(cfg, training: bool = True) -> None:
+    """Check the data sets of DATASETS.TEST, which are to be evaluated, and with `training` those of DATASETS.TRAIN.
+
+    Raises:
+        UserError: one is not as it must be.
+    """
+    trained = train_records(cfg)[1] if training else None
+    for name in cfg.DATASETS.TEST:
+        metadata = MetadataCatalog.get(name)
+        checked_records(cfg, name, masks_needed=metadata.get("evaluator_type") == "sem_seg")
+        difference = trained.difference(labels_of(metadata)) if trained else ""
+        if difference:
+            logger.warning("classes of DATASETS.TRAIN and of %r in DATASETS.TEST differ: %s", name, difference)
+
+
+def train_records(cfg) -> tuple[list[dict], LabelSet]:
+    """All training records and the labels that their data sets share."""
+    names = cfg.DATASETS.TRAIN
+    if not names:
+        raise UserError("DATASETS.TRAIN is empty; name at least one data set, as in DATASETS.TRAIN '[shapes_train]'.")
+    known = [record for name in names for record in checked_records(cfg, name, masks_needed=True)]
+    first = labels_of(MetadataCatalog.get(names[0]))
+    for name in names[1:]:
+        labels = labels_of(MetadataCatalog.get(name))
+        difference = first.difference(labels)
+        if not difference and labels.ignore_label != first.ignore_label:
+            difference = f"ignore value {first.ignore_label} against {labels.ignore_label}"
+        if difference:
+            raise UserError(
+                f"The data sets {names[0]!r} and {name!r} of DATASETS.TRAIN have different labels: {difference}. "
+                "Train on sets of the same classes and ignore value, or take one of them out."
+            )
+    return known, first
