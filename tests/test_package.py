@@ -16,7 +16,7 @@ FLOORS = [
     {"utils", "config"},
     {"structures", "ops"},
     {"data", "modeling"},
-    {"solver", "evaluation", "visualization", "checkpoint"},
+    {"solver", "evaluation", "visualization", "checkpoint", "compat"},
     {"engine", "inference", "export"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -111,14 +111,14 @@ class SetCriterion(nn.Module):
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Per layer the logits and labels [R*T,P] of its matched masks, at points where the prediction is unsure."""
         masks = predictions.masks_of(assignment.queries.split(assignment.counts, 1))
-        layers, frames = len(masks), masks.shape[2]
+        layers = len(masks)
         masks = masks.to(torch.promote_types(masks.dtype, torch.float32)).flatten(0, 2)  # [L*R*T,h,w]
         s = self.sampling
         points = point_sample.uncertain_points(masks.detach(), s.num_points, s.oversample_ratio, s.importance_ratio)
         logits = point_sample.sample_map(masks[:, None], points)[:, 0]
-        rows = assignment.targets[..., None] * frames + torch.arange(frames, device=masks.device)  # [L,R,T]
-        labels = point_sample.sample_mask(targets.masks.flatten(0, 1), points, rows.flatten()).to(logits.dtype)
-        per_layer = (layers, rows[0].numel(), s.num_points)
+        places = targets.places[assignment.targets].flatten(0, 2)  # [L*R*T,5]
+        labels = point_sample.sample_mask(targets.pixels, places, targets.size, points).to(logits.dtype)
+        per_layer = (layers, len(places) // layers, s.num_points)
         return logits.view(per_layer).unbind(), labels.view(per_layer).unbind()
 
 

@@ -5,6 +5,7 @@ Cheng et al., Mask2Former, CVPR 2022, sec. 3.3: costs at random points shared by
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,8 +18,11 @@ from torch import Tensor, nn
 from mask2former.modeling.targets import Targets
 from mask2former.modeling.transformer_decoder.output import QueryPredictions
 from mask2former.ops import point_sample
+from mask2former.ops.point_sample import sample_mask
 
-# L layers, B batch, Q queries, K classes, M targets of all images, T frames, P points
+# L layers, B batch, Q queries, K classes, M targets of all images, N of one, T frames, P points
+
+_PORTION = 256  # masks sampled at a time
 
 
 @dataclass
@@ -60,10 +64,9 @@ class HungarianMatcher(nn.Module):
         batch, channels, frames = features.shape[:3]
         points = point_sample.random_points(batch, self.num_points, features)
         sampled = point_sample.sample_map(features.flatten(1, 2), points).unflatten(1, (channels, frames)).flatten(2)
-        labels = _labels_at(targets, points)
         probability = predictions.class_logits.to(dtype).softmax(-1)
         columns = []
-        parts = zip(labels.split(targets.counts), targets.classes.split(targets.counts))
+        parts = zip(_labels_at(targets, points), targets.classes.split(targets.counts))
         for image, (label, classes) in enumerate(parts):
             logits = torch.matmul(predictions.mask_embed[:, image].to(dtype), sampled[image])  # [L,Q,T*P]
             cost = self.mask_weight * _cross_entropy_cost(logits, label)
@@ -79,12 +82,13 @@ def _image_index(counts: list[int], device: torch.device) -> Tensor:
     return index.to(device, non_blocking=True)
 
 
-def _labels_at(targets: Targets, points: Tensor) -> Tensor:
-    """Target masks at their image's points [B,P,2], [M,T*P]; a clip's frames share the points."""
-    frames = targets.masks.shape[1]
-    own = points[_image_index(targets.counts, points.device)].repeat_interleave(frames, 0)
-    labels = point_sample.sample_mask(targets.masks.flatten(0, 1), own)
-    return labels.view(len(targets.masks), frames * points.shape[1])
+def _labels_at(targets: Targets, points: Tensor) -> Iterator[Tensor]:
+    """Per image its target masks at its points [B,P,2], [N,T*P]; masks and a clip's frames share the points."""
+    for places, shared in zip(targets.places.split(targets.counts), points):
+        # in portions: a thousand targets' indices would take gigabytes
+        portions = places.flatten(0, 1).split(_PORTION)
+        labels = torch.cat([sample_mask(targets.pixels, portion, targets.size, shared) for portion in portions])
+        yield labels.view(len(places), places.shape[1] * len(shared))
 
 
 def _cross_entropy_cost(logits: Tensor, labels: Tensor) -> Tensor:

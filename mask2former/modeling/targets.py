@@ -1,4 +1,4 @@
-"""Ground truth of a batch, padded once and flattened over the images."""
+"""Ground truth of a batch, flattened over the images."""
 
 from __future__ import annotations
 
@@ -8,26 +8,56 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mask2former.structures import Instances, pad_masks
+from mask2former.structures import CroppedMasks, Instances
 
-# M targets of all images, T frames, H W padded image size
+# M targets of all images, N of one, T frames, S pixels of all boxes
 
 
 @dataclass
 class Targets:
-    """classes [M] int64, masks [M,T,H,W] bool, counts: how many belong to each image of the batch."""
+    """Classes and masks of the objects to predict.
+
+    A mask is a box of pixels and False outside of it. So masks need no padding to a common size, and those that come
+    cropped (`CroppedMasks`) never exist at full size.
+
+    classes  [M] int64
+    pixels   [S] bool, the boxes' contents
+    places   [M,T,5] int64: where in ``pixels`` a mask starts, x0 and y0 of its box, width and height
+    size     (H, W) of the padded images, over which points are spread
+    counts   how many targets belong to each image of the batch
+    """
 
     classes: Tensor
-    masks: Tensor
+    pixels: Tensor
+    places: Tensor
+    size: tuple[int, int]
     counts: list[int]
 
 
 def image_targets(instances: Sequence[Instances], padded_size: tuple[int, int], device: torch.device) -> Targets:
-    """Targets of images (T = 1) from ``gt_classes`` [N] and ``gt_masks`` [N,h,w] (a bool tensor or BitMasks)."""
-    masks = [_as_tensor(i.gt_masks).to(device, torch.bool, non_blocking=True)[:, None] for i in instances]
+    """Targets of images (T = 1) from ``gt_classes`` [N] and ``gt_masks`` [N,h,w] (a bool tensor, or an object with
+    one as ``tensor``, or CroppedMasks)."""
     classes = torch.cat([i.gt_classes.to(device, torch.int64, non_blocking=True) for i in instances])
-    return Targets(classes, pad_masks(masks, padded_size), [len(m) for m in masks])
+    pixels, places, start = [], [], 0
+    for masks in (i.gt_masks for i in instances):
+        own_pixels, own_places = _flattened(masks)
+        pixels.append(own_pixels.to(device, torch.bool, non_blocking=True))
+        places.append(own_places + own_places.new_tensor([start, 0, 0, 0, 0]))
+        start += len(own_pixels)
+    merged = pixels[0] if len(pixels) == 1 else torch.cat(pixels)  # a single image's masks are not copied
+    places = torch.cat(places).to(device, non_blocking=True)
+    return Targets(classes, merged, places, padded_size, [len(i.gt_classes) for i in instances])
 
 
-def _as_tensor(masks) -> Tensor:
-    return masks.tensor if hasattr(masks, "tensor") else masks
+def _flattened(masks) -> tuple[Tensor, Tensor]:
+    """Pixels [S] and places [N,1,5] of one image's masks; places are made on the host."""
+    if isinstance(masks, CroppedMasks):
+        return masks.pixels, masks.places.cpu()[:, None]
+    masks = masks.tensor if hasattr(masks, "tensor") else masks
+    return masks.reshape(-1), dense_places(len(masks), 1, *masks.shape[1:])
+
+
+def dense_places(count: int, frames: int, height: int, width: int) -> Tensor:
+    """Places [N,T,5] of masks [N,T,h,w] that are stored whole."""
+    starts = torch.arange(count * frames).view(count, frames, 1) * (height * width)
+    return torch.cat([starts, torch.tensor([0, 0, width, height]).expand(count, frames, 4)], 2)

@@ -24,26 +24,30 @@ def sample_map(maps: Tensor, points: Tensor) -> Tensor:
     return F.grid_sample(maps, grid[:, None], align_corners=False)[:, :, 0]
 
 
-def sample_mask(masks: Tensor, points: Tensor, rows: Tensor | None = None) -> Tensor:
-    """Bilinear values [N,P] of boolean masks [M,H,W] at points [N,P,2], in the dtype of the points.
+def sample_mask(pixels: Tensor, places: Tensor, size: tuple[int, int], points: Tensor) -> Tensor:
+    """Bilinear values [N,P] of boolean masks at points [N,P,2] or, shared by all masks, [P,2], in the points' dtype.
 
-    ``rows`` [N] says which mask each set of points is for; None: the n-th for the n-th (N = M). Equal to sampling
-    ``masks[rows].float()``, but reads the four neighbours of each point from the boolean masks: neither chosen nor
-    floating copies of full-size masks exist.
+    Equal to sampling the masks as floating maps of ``size`` (H, W), but reads the four neighbours of each point from
+    the boolean pixels: no floating, padded or full-size copies exist.
+
+    Args:
+        pixels: bool [S].
+        places: int64 [N,5]: where in ``pixels`` the n-th mask starts, x0 and y0 of its box in the map, the box's width
+            and height. Outside its box a mask is False.
+        size: (H, W) of the map that the points are spread over.
+        points: in [0,1].
     """
-    h, w = masks.shape[-2:]
-    flat = masks.flatten()
-    rows = torch.arange(len(masks), device=masks.device) if rows is None else rows
-    start = rows[:, None] * (h * w)
-    x, y = points[..., 0] * w - 0.5, points[..., 1] * h - 0.5  # [N,P]
+    start, x0, y0, w, h = (column[:, None] for column in places.unbind(1))
+    x, y = points[..., 0] * size[1] - 0.5, points[..., 1] * size[0] - 0.5  # [N,P] or [P]
     left, top = x.floor(), y.floor()
-    value = torch.zeros_like(x)
+    value = x.new_zeros(len(places), x.shape[-1])
     for column, x_weight in ((left, left + 1 - x), (left + 1, x - left)):
         for row, y_weight in ((top, top + 1 - y), (top + 1, y - top)):
-            inside = (column >= 0) & (column < w) & (row >= 0) & (row < h)
-            # whole numbers below 2**24 per axis are exact in float32, their product with w is not
-            index = start + row.clamp(0, h - 1).long() * w + column.clamp(0, w - 1).long()
-            value += flat[index] * (x_weight * y_weight * inside)
+            across, down = column.long() - x0, row.long() - y0
+            inside = (across >= 0) & (across < w) & (down >= 0) & (down < h)
+            index = torch.where(inside, start + down * w + across, 0)
+            if len(pixels):
+                value += (pixels[index] & inside) * (x_weight * y_weight)
     return value
 
 

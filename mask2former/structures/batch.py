@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 # B batch, T frames, C channels, H W padded size
@@ -41,14 +40,3 @@ def padded_size(sizes: list[tuple[int, int]], divisor: int) -> tuple[int, int]:
     """The largest height and the largest width of ``sizes``, each rounded up to a multiple of ``divisor``."""
     h, w = (-(-max(s[axis] for s in sizes) // max(divisor, 1)) * max(divisor, 1) for axis in range(2))
     return h, w
-
-
-def pad_masks(masks: list[Tensor], size: tuple[int, int]) -> Tensor:
-    """Concatenate boolean masks [n_i,T,h_i,w_i] into [sum n_i,T,H,W], ``size`` = (H, W), False outside."""
-    total, frames = sum(len(m) for m in masks), masks[0].shape[1]
-    out = torch.zeros(total, frames, *size, dtype=torch.bool, device=masks[0].device)
-    start = 0
-    for m in masks:
-        out[start : start + len(m), :, : m.shape[-2], : m.shape[-1]] = m
-        start += len(m)
-    return out

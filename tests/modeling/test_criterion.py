@@ -6,7 +6,7 @@ import torch
 from mask2former.modeling.criterion import LossTerm, PointSampling, SetCriterion
 from mask2former.modeling.losses import dice, sigmoid_cross_entropy
 from mask2former.modeling.matcher import HungarianMatcher
-from mask2former.modeling.targets import Targets
+from mask2former.modeling.targets import Targets, dense_places
 from mask2former.modeling.transformer_decoder.output import QueryPredictions
 from mask2former.ops import point_sample
 
@@ -18,7 +18,13 @@ def make(counts, T, L=2, Q=4, C=6):
     rand = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)  # noqa: E731
     B, M = len(counts), sum(counts)
     predictions = QueryPredictions(rand(L, B, Q, K + 1), rand(L, B, Q, C), rand(B, C, T, 8, 8))
-    return predictions, Targets(torch.randint(K, (M,), generator=g), rand(M, T, 16, 16) > 0, list(counts))
+    classes, masks = torch.randint(K, (M,), generator=g), rand(M, T, 16, 16) > 0
+    return predictions, Targets(classes, masks.flatten(), dense_places(M, T, 16, 16), (16, 16), list(counts))
+
+
+def dense(targets):
+    """The masks [M,T,16,16]."""
+    return targets.pixels.view(*targets.places.shape[:2], 16, 16)
 
 
 def build():
@@ -56,10 +62,10 @@ def expected(predictions, targets, assignment, layer, points):
             weight_sum += weight
             if target is None:
                 continue
-            for t in range(targets.masks.shape[1]):
+            for t in range(targets.places.shape[1]):
                 features = predictions.mask_features[image, :, t]
                 logits = at(torch.einsum("c,chw->hw", predictions.mask_embed[layer, image, query], features), points)
-                labels, p = at(targets.masks[target, t].double(), points), logits.sigmoid()
+                labels, p = at(dense(targets)[target, t].double(), points), logits.sigmoid()
                 mask_loss += float(-(labels * p.log() + (1 - labels) * (1 - p).log()).mean())
                 dice_loss += float(1 - (2 * (p * labels).sum() + 1) / (p.sum() + labels.sum() + 1))
     masks = max(sum(targets.counts), 1)

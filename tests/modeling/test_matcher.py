@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mask2former.modeling.matcher import HungarianMatcher
-from mask2former.modeling.targets import Targets
+from mask2former.modeling.targets import Targets, dense_places
 from mask2former.modeling.transformer_decoder.output import QueryPredictions
 from mask2former.ops import point_sample
 
@@ -17,8 +17,14 @@ def make(counts=(2, 3), L=2, Q=4, K=5, C=6, T=1, seed=0):
     rand = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)  # noqa: E731
     B, M = len(counts), sum(counts)
     predictions = QueryPredictions(rand(L, B, Q, K + 1), rand(L, B, Q, C), rand(B, C, T, 8, 8))
-    targets = Targets(torch.randint(K, (M,), generator=g), rand(M, T, 16, 16) > 0, list(counts))
+    classes, masks = torch.randint(K, (M,), generator=g), rand(M, T, 16, 16) > 0
+    targets = Targets(classes, masks.flatten(), dense_places(M, T, 16, 16), (16, 16), list(counts))
     return predictions, targets
+
+
+def dense(targets):
+    """The masks [M,T,16,16]."""
+    return targets.pixels.view(*targets.places.shape[:2], 16, 16)
 
 
 def plain_cost(logits, label, probability, weights):
@@ -43,7 +49,7 @@ def test_assignments_are_the_cheapest(monkeypatch, T):
         logits = torch.cat([point_sample.sample_map(m[None], points[image][None])[0] for m in masks], 1)
         mine = slice(first[image], first[image] + targets.counts[image])
         labels = torch.cat(
-            [point_sample.sample_mask(m, points[image].expand(len(m), -1, -1)) for m in targets.masks[mine].unbind(1)],
+            [point_sample.sample_map(m.double()[None], points[image][None])[0] for m in dense(targets)[mine].unbind(1)],
             1,
         )
         probability = predictions.class_logits[layer, image].softmax(-1)

@@ -12,22 +12,22 @@ def test_pixel_centres_give_the_pixels():
     torch.testing.assert_close(sample_map(maps, points), maps.flatten(2))
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_boolean_masks_are_sampled_as_their_float_copies(dtype):
+def test_boolean_masks_in_boxes_are_sampled_as_floating_maps(dtype, shared):
     g = torch.Generator().manual_seed(0)
-    masks = torch.rand(5, 7, 9, generator=g) > 0.5
+    boxes = [(0, 0, 9, 7), (2, 3, 4, 2), (8, 6, 1, 1), (0, 0, 0, 0), (3, 1, 5, 6)]  # x0, y0, width, height
+    masks, crops, places = torch.zeros(5, 7, 9, dtype=torch.bool), [], []
+    for mask, (x, y, w, h) in zip(masks, boxes):
+        crop = torch.rand(h, w, generator=g) > 0.4
+        mask[y : y + h, x : x + w] = crop
+        places.append([sum(c.numel() for c in crops), x, y, w, h])
+        crops.append(crop)
+    pixels, places = torch.cat([c.flatten() for c in crops]), torch.tensor(places)
     points = torch.rand(5, 200, 2, generator=g, dtype=dtype) * 1.5 - 0.25  # some outside
-    torch.testing.assert_close(sample_mask(masks, points), sample_map(masks.to(dtype)[:, None], points)[:, 0])
-
-
-def test_rows_choose_the_masks():
-    g = torch.Generator().manual_seed(0)
-    masks, points, rows = (
-        torch.rand(3, 7, 9, generator=g) > 0.5,
-        torch.rand(4, 50, 2, generator=g),
-        torch.tensor([2, 0, 2, 1]),
-    )
-    torch.testing.assert_close(sample_mask(masks, points, rows), sample_mask(masks[rows], points))
+    points = points[0] if shared else points
+    expected = sample_map(masks.to(dtype)[:, None], points.expand(5, -1, -1))[:, 0]
+    torch.testing.assert_close(sample_mask(pixels, places, (7, 9), points), expected)
 
 
 def test_uncertain_points_lie_near_the_boundary():
@@ -47,7 +47,8 @@ def test_no_masks_no_points():
     points = uncertain_points(empty, 16, 3.0, 0.75)
     assert points.shape == (0, 16, 2)
     assert sample_map(empty[:, None], points).shape == (0, 1, 16)
-    assert sample_mask(empty.bool(), points).shape == (0, 16)
+    none = torch.zeros(0, dtype=torch.bool), torch.zeros(0, 5, dtype=torch.int64)
+    assert sample_mask(*none, (8, 8), points).shape == (0, 16)
 
 
 def test_points_are_at_least_single_precision():

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from mask2former.structures import BitMasks, masks_to_boxes, pad_batch, pad_masks, padded_size, rle_decode, rle_encode
+from mask2former.structures import BitMasks, masks_to_boxes, pad_batch, padded_size, rle_decode, rle_encode
 
 
 def test_boxes_enclose_their_masks_tightly():
@@ -41,9 +41,3 @@ def test_batch_pads_right_and_below():
     assert batch.tensor[0, 0, 0, :5, :9].all()
     assert batch.tensor.sum() == 3 * (5 * 9 + 8 * 4)
     assert pad_batch(clips, -1).padded_size == (8, 9)
-
-
-def test_masks_are_padded_once_into_one_tensor():
-    masks = pad_masks([torch.ones(2, 1, 3, 4, dtype=torch.bool), torch.ones(0, 1, 5, 5, dtype=torch.bool)], (6, 8))
-    assert masks.shape == (2, 1, 6, 8)
-    assert masks.sum() == 2 * 12
