@@ -153,6 +153,7 @@ _MASK_FORMER = {
     "DEEP_SUPERVISION": True,  # the loss on every decoder layer
     "NO_OBJECT_WEIGHT": 0.1,  # of the "no object" class in the classification loss
     "CLASS_WEIGHT": 1.0,  # classification
+    "CLASS_WEIGHTS": {},  # ours: class name -> its weight in the classification loss, 1 for those not named
     "DICE_WEIGHT": 1.0,  # dice of masks
     "MASK_WEIGHT": 20.0,  # cross-entropy of masks
     "EXTRA_LOSSES": [],  # ours: [name in the registry LOSS, weight] pairs
@@ -253,4 +254,4 @@ DEFAULTS = {
 }
 
 # sections whose children a recipe names itself
-OPEN_SECTIONS = frozenset({("DATASETS", "CUSTOM")})
+OPEN_SECTIONS = frozenset({("DATASETS", "CUSTOM"), ("MODEL", "MASK_FORMER", "CLASS_WEIGHTS")})

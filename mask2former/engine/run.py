@@ -52,7 +52,7 @@ def do_train(cfg: CfgNode, resume: bool = False) -> Results:
     labels = _labels(cfg)
     _check_evaluation(cfg)
     loader = build_train_loader(cfg)
-    model = build_model(cfg, thing_ids=labels.thing_ids)
+    model = build_model(cfg, labels)
     logger.debug("model:\n%s", model)
     _check_synchronized_norms(model, cfg.MODEL.DEVICE)
     optimizer = build_optimizer(cfg, model)
@@ -127,7 +127,7 @@ def do_evaluate(cfg: CfgNode, resume: bool = False) -> Results:
     check_datasets(cfg, training=False)
     labels = _labels(cfg)
     _check_evaluation(cfg)
-    model = build_model(cfg, thing_ids=labels.thing_ids)
+    model = build_model(cfg, labels)
     contents = load_checkpoint_file(weights)
     logger.info("%s", apply_weights(model, contents["model"], weights))
     if "labels" in contents:

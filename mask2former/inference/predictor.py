@@ -167,12 +167,12 @@ def _build(cfg: CfgNode, labels: LabelSet) -> nn.Module:
     Most register data sets, or even make them: nothing that prediction needs, or that may be on this machine.
     """
     try:
-        return build_model(cfg, thing_ids=labels.thing_ids)
+        return build_model(cfg, labels)
     except UserError:
         if not cfg.IMPORTS:
             raise
     import_user_modules(cfg.IMPORTS)
-    return build_model(cfg, thing_ids=labels.thing_ids)
+    return build_model(cfg, labels)
 
 
 def _compare_normalization(cfg: CfgNode, contents: dict) -> None:

@@ -18,29 +18,30 @@ from mask2former.modeling.matcher import HungarianMatcher
 from mask2former.modeling.pixel_decoder.msdeform import MSDeformAttnPixelDecoder
 from mask2former.modeling.registry import BACKBONE, LOSS, META_ARCH, PIXEL_DECODER, SEM_SEG_HEADS, TRANSFORMER_DECODER
 from mask2former.modeling.transformer_decoder.masked import MultiScaleMaskedTransformerDecoder
-from mask2former.structures import builtin_labels
+from mask2former.structures import LabelSet, builtin_labels
 from mask2former.utils.errors import UserError
+from mask2former.utils.text import suggest
 
 
-def build_model(cfg: CfgNode, thing_ids: Sequence[int] | None = None) -> nn.Module:
+def build_model(cfg: CfgNode, labels: LabelSet | None = None) -> nn.Module:
     """The model a recipe describes, with random weights, on MODEL.DEVICE, in training mode.
 
-    thing_ids  contiguous numbers of the classes with instances; None: those of the first training data set where
-               it is a published one, else none
+    labels  the classes: which of them have instances, and their names for CLASS_WEIGHTS; None: those of the first
+            training data set where it is a published one, else unknown
     """
-    if thing_ids is None:
-        labels = builtin_labels(cfg.DATASETS.TRAIN[0]) if cfg.DATASETS.TRAIN else None
-        thing_ids = labels.thing_ids if labels else ()
-    return META_ARCH.get(cfg.MODEL.META_ARCHITECTURE)(cfg, thing_ids).to(cfg.MODEL.DEVICE)
+    if labels is None and cfg.DATASETS.TRAIN:
+        labels = builtin_labels(cfg.DATASETS.TRAIN[0])
+    return META_ARCH.get(cfg.MODEL.META_ARCHITECTURE)(cfg, labels).to(cfg.MODEL.DEVICE)
 
 
 @META_ARCH.register(name="MaskFormer")
-def build_maskformer(cfg: CfgNode, thing_ids: Sequence[int]) -> MaskFormer:
+def build_maskformer(cfg: CfgNode, labels: LabelSet | None) -> MaskFormer:
     if len(cfg.MODEL.PIXEL_MEAN) != len(cfg.MODEL.PIXEL_STD):
         raise UserError(
             f"MODEL.PIXEL_MEAN has {len(cfg.MODEL.PIXEL_MEAN)} values and MODEL.PIXEL_STD has "
             f"{len(cfg.MODEL.PIXEL_STD)}: both need one per image channel."
         )
+    thing_ids = labels.thing_ids if labels else ()
     if any(not 0 <= i < cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES for i in thing_ids):
         raise UserError(
             f"the data set's thing classes {sorted(thing_ids)} do not fit MODEL.SEM_SEG_HEAD.NUM_CLASSES, "
@@ -52,7 +53,7 @@ def build_maskformer(cfg: CfgNode, thing_ids: Sequence[int]) -> MaskFormer:
     return MaskFormer(
         backbone=backbone,
         sem_seg_head=head,
-        criterion=build_criterion(cfg),
+        criterion=build_criterion(cfg, labels),
         pixel_mean=cfg.MODEL.PIXEL_MEAN,
         pixel_std=cfg.MODEL.PIXEL_STD,
         size_divisibility=mask_former.SIZE_DIVISIBILITY,
@@ -199,7 +200,7 @@ def build_masked_decoder(cfg: CfgNode, in_channels: int, mask_channels: int) -> 
     )
 
 
-def build_criterion(cfg: CfgNode) -> SetCriterion:
+def build_criterion(cfg: CfgNode, labels: LabelSet | None = None) -> SetCriterion:
     mask_former = cfg.MODEL.MASK_FORMER
     _check_criterion(mask_former)
     weights = [("mask", mask_former.MASK_WEIGHT), ("dice", mask_former.DICE_WEIGHT), *mask_former.EXTRA_LOSSES]
@@ -214,10 +215,27 @@ def build_criterion(cfg: CfgNode) -> SetCriterion:
         cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
         matcher=matcher,
         class_weight=mask_former.CLASS_WEIGHT,
-        no_object_weight=mask_former.NO_OBJECT_WEIGHT,
+        class_weights=_class_weights(cfg, labels),
         terms=terms,
         sampling=sampling,
     )
+
+
+def _class_weights(cfg: CfgNode, labels: LabelSet | None) -> list[float]:
+    """Weight of each class in the classification loss, "no object" last: CLASS_WEIGHTS by name, else 1."""
+    given, count = cfg.MODEL.MASK_FORMER.CLASS_WEIGHTS, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    names = labels.names if labels else ()
+    key = "MODEL.MASK_FORMER.CLASS_WEIGHTS"
+    for name, weight in given.items():
+        if name not in names:
+            known = (
+                f"Known: {', '.join(names[:20])}." if names else "The classes of this recipe's data set are unknown."
+            )
+            raise UserError(f"{key} names the class {name!r}.{suggest(name, names)} {known}")
+        if not isinstance(weight, (int, float)) or weight <= 0:
+            raise UserError(f"{key}.{name} is {weight!r}: expected a number above 0.")
+    by_class = [float(given.get(name, 1.0)) for name in names] if given else [1.0] * count
+    return [*by_class, cfg.MODEL.MASK_FORMER.NO_OBJECT_WEIGHT]
 
 
 def _check_criterion(mask_former: CfgNode) -> None:

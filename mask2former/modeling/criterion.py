@@ -5,7 +5,7 @@ Cheng et al., Mask2Former, CVPR 2022, sec. 3.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,9 +42,10 @@ class PointSampling:
 class SetCriterion(nn.Module):
     """Weighted losses by name: ``loss_ce``, ``loss_<term>`` of the final layer, with ``_0``, ``_1`` ... of the others.
 
-    no_object_weight  weight of the class "no object" in the cross-entropy
-    Normalisers (matched weight, number of masks) are means over all ranks, so that averaging the ranks' losses and
-    gradients gives those of one process with all images.
+    class_weight   weight of the classification loss
+    class_weights  [K+1] weight of each class in it, "no object" last
+    Normalisers (weights of the wanted classes, number of masks) are means over all ranks, so that averaging the
+    ranks' losses and gradients gives those of one process with all images.
     """
 
     def __init__(
@@ -53,25 +54,23 @@ class SetCriterion(nn.Module):
         *,
         matcher: HungarianMatcher,
         class_weight: float,
-        no_object_weight: float,
+        class_weights: Sequence[float],
         terms: list[LossTerm],
         sampling: PointSampling,
     ):
         super().__init__()
         self.num_classes = num_classes
         self.matcher = matcher
-        self.class_weight, self.no_object_weight = class_weight, no_object_weight
+        self.class_weight = class_weight
         self.terms = terms
         self.sampling = sampling
-        weights = torch.ones(num_classes + 1)
-        weights[-1] = no_object_weight
-        self.register_buffer("empty_weight", weights)
+        self.register_buffer("empty_weight", torch.tensor(class_weights))  # the published name
 
     def forward(self, predictions: QueryPredictions, targets: Targets) -> dict[str, Tensor]:
         assignment = self.matcher(predictions, targets)
-        class_norm, mask_norm = self._normalizers(predictions, targets, assignment)
+        mask_norm = self._mask_normalizer(targets)
         losses = {}
-        for layer, loss in enumerate(self._class_losses(predictions, targets, assignment, class_norm)):
+        for layer, loss in enumerate(self._class_losses(predictions, targets, assignment)):
             losses["loss_ce" + _suffix(layer, predictions)] = self.class_weight * loss
         for layer, (logits, labels) in enumerate(zip(*self._points(predictions, targets, assignment))):
             for term in self.terms:
@@ -79,24 +78,15 @@ class SetCriterion(nn.Module):
                 losses[name] = term.weight * term.function(logits, labels, mask_norm)
         return losses
 
-    def _normalizers(
-        self, predictions: QueryPredictions, targets: Targets, assignment: Assignment
-    ) -> tuple[float, float]:
-        """Sum of class weights over the queries, and number of masks (at least one): means over the ranks."""
-        queries = predictions.class_logits.shape[1] * predictions.class_logits.shape[2]
-        matched = sum(assignment.counts)
-        sums = [matched + self.no_object_weight * (queries - matched), float(sum(targets.counts))]
+    def _mask_normalizer(self, targets: Targets) -> float | Tensor:
+        """Number of masks, at least one."""
+        count = float(sum(targets.counts))
         if comm.get_world_size() > 1:
-            totals = torch.tensor(sums, device=predictions.class_logits.device, dtype=torch.float64)
-            torch.distributed.all_reduce(totals)
-            sums = [t / comm.get_world_size() for t in totals.unbind()]
-            return sums[0], sums[1].clamp(min=1)
-        return sums[0], max(sums[1], 1.0)
+            return _mean_over_ranks(torch.tensor(count, device=targets.pixels.device)).clamp(min=1)
+        return max(count, 1.0)
 
-    def _class_losses(
-        self, predictions: QueryPredictions, targets: Targets, assignment: Assignment, normalizer: float | Tensor
-    ) -> Tensor:
-        """Cross-entropy of each layer, [L]."""
+    def _class_losses(self, predictions: QueryPredictions, targets: Targets, assignment: Assignment) -> Tensor:
+        """Cross-entropy of each layer, [L], over the sum of the weights of the wanted classes."""
         logits = predictions.class_logits
         wanted = logits.new_full(logits.shape[:3], self.num_classes, dtype=torch.int64)  # [L,B,Q]
         layer = torch.arange(len(logits), device=logits.device)[:, None].expand_as(assignment.queries)
@@ -104,7 +94,7 @@ class SetCriterion(nn.Module):
         wanted[layer, image, assignment.queries] = targets.classes[assignment.targets]
         weight = self.empty_weight.to(torch.promote_types(logits.dtype, torch.float32))
         loss = F.cross_entropy(logits.flatten(0, 2).to(weight.dtype), wanted.flatten(), weight, reduction="none")
-        return loss.view(len(logits), -1).sum(1) / normalizer
+        return loss.view(len(logits), -1).sum(1) / _mean_over_ranks(weight[wanted].flatten(1).sum(1))
 
     def _points(
         self, predictions: QueryPredictions, targets: Targets, assignment: Assignment
@@ -124,3 +114,10 @@ class SetCriterion(nn.Module):
 
 def _suffix(layer: int, predictions: QueryPredictions) -> str:
     return "" if layer == len(predictions.class_logits) - 1 else f"_{layer}"
+
+
+def _mean_over_ranks(value: Tensor) -> Tensor:
+    if comm.get_world_size() > 1:
+        torch.distributed.all_reduce(value)
+        value = value / comm.get_world_size()
+    return value

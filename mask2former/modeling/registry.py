@@ -2,7 +2,7 @@
 
 An entry is a callable that takes the recipe (and what its table says) and returns a module or function:
 
-META_ARCH            builder(cfg, thing_ids) -> model
+META_ARCH            builder(cfg, labels: LabelSet | None) -> model
 BACKBONE             builder(cfg, ShapeSpec of the image) -> module with ``output_shape() -> {name: ShapeSpec}``
 SEM_SEG_HEADS        builder(cfg, {name: ShapeSpec}) -> module (maps, frames, every_layer) -> predictions
 PIXEL_DECODER        builder(cfg, {name: ShapeSpec}) -> module (maps) -> (mask features, memory maps)

@@ -181,7 +181,7 @@ def checkpoint(tmp_path_factory):
     cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON = True
     cfg.INPUT.MIN_SIZE_TEST = 64
     path = tmp_path_factory.mktemp("checkpoint") / "model_final.pth"
-    contents = {"model": build_model(cfg, LABELS.thing_ids).state_dict(), "labels": LABELS.to_dict()}
+    contents = {"model": build_model(cfg, LABELS).state_dict(), "labels": LABELS.to_dict()}
     torch.save({**contents, "config": cfg.dump()}, path)
     return path
 

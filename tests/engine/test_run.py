@@ -24,7 +24,7 @@ if "Toy" not in META_ARCH:
 
     @META_ARCH.register(name="Toy")
     class Toy(nn.Module):
-        def __init__(self, cfg, thing_ids):
+        def __init__(self, cfg, labels):
             super().__init__()
             self.backbone = nn.Conv2d(3, 4, 1)
             self.head = nn.Conv2d(4, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, 1)

@@ -35,7 +35,7 @@ class Tiny(nn.Module):
 @pytest.fixture(autouse=True)
 def tiny_architecture(monkeypatch):
     monkeypatch.setitem(
-        META_ARCH._obj_map, "Tiny", lambda cfg, thing_ids: Tiny(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, thing_ids)
+        META_ARCH._obj_map, "Tiny", lambda cfg, labels: Tiny(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, labels.thing_ids)
     )
 
 
@@ -211,7 +211,7 @@ def test_user_modules_bring_parts_of_the_model(tmp_path, cfg, monkeypatch):
     module = tmp_path / "my_parts.py"
     module.write_text(
         "from mask2former.modeling import META_ARCH\n"
-        "META_ARCH.register(lambda cfg, thing_ids: META_ARCH.get('Tiny')(cfg, thing_ids), name='Mine')\n"
+        "META_ARCH.register(lambda cfg, labels: META_ARCH.get('Tiny')(cfg, labels), name='Mine')\n"
     )
     cfg.IMPORTS = [str(module)]
     cfg.MODEL.META_ARCHITECTURE = "Mine"

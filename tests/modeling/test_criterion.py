@@ -11,6 +11,7 @@ from mask2former.modeling.transformer_decoder.output import QueryPredictions
 from mask2former.ops import point_sample
 
 K, P, NO_OBJECT = 3, 30, 0.1
+CLASS_WEIGHTS = [1.0, 2.5, 0.5]
 
 
 def make(counts, T, L=2, Q=4, C=6):
@@ -32,7 +33,7 @@ def build():
         K,
         matcher=HungarianMatcher(2.0, 5.0, 5.0, P),
         class_weight=2.0,
-        no_object_weight=NO_OBJECT,
+        class_weights=[*CLASS_WEIGHTS, NO_OBJECT],
         terms=[LossTerm("mask", 5.0, sigmoid_cross_entropy), LossTerm("dice", 5.0, dice)],
         sampling=PointSampling(P, 3.0, 0.75),
     ).double()
@@ -57,7 +58,7 @@ def expected(predictions, targets, assignment, layer, points):
         for query in range(Q):
             target = pairs.get((image, query))
             wanted = K if target is None else int(targets.classes[target])
-            weight = NO_OBJECT if target is None else 1.0
+            weight = NO_OBJECT if target is None else CLASS_WEIGHTS[wanted]
             ce -= weight * float(predictions.class_logits[layer, image, query].log_softmax(0)[wanted])
             weight_sum += weight
             if target is None:

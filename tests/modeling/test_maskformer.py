@@ -2,14 +2,16 @@ import pytest
 import torch
 
 from mask2former.modeling import LOSS, build_model
-from mask2former.structures import Instances
+from mask2former.structures import Instances, LabelSet
 from mask2former.utils.errors import UserError
+
+LABELS = LabelSet(("cat", "dog", "car", "sky", "road"), thing_ids=(0, 1, 2))
 
 
 @pytest.fixture
 def model(tiny_cfg):
     torch.manual_seed(0)
-    return build_model(tiny_cfg, thing_ids=[0, 1, 2])
+    return build_model(tiny_cfg, LABELS)
 
 
 def losses_of(model, inputs, seed=1):
@@ -157,10 +159,24 @@ def test_clips_share_the_decoder(tiny_cfg):
 def test_wrong_names_are_answered_with_right_ones(tiny_cfg, key, value, message):
     tiny_cfg.merge_from_list([key, value])
     with pytest.raises(UserError, match=message):
-        build_model(tiny_cfg, thing_ids=[0, 1, 2])
+        build_model(tiny_cfg, LABELS)
 
 
 def test_a_projection_that_no_layer_would_train_is_refused(tiny_cfg):
     tiny_cfg.merge_from_list(["MODEL.MASK_FORMER.ENFORCE_INPUT_PROJ", True, "MODEL.MASK_FORMER.DEC_LAYERS", 3])
     with pytest.raises(UserError, match="at least 4"):
+        build_model(tiny_cfg)
+
+
+def test_class_weights_are_given_by_name(tiny_cfg):
+    tiny_cfg.merge_from_list(["MODEL.MASK_FORMER.CLASS_WEIGHTS", "{sky: 0.5, dog: 3}"])
+    weights = build_model(tiny_cfg, LABELS).criterion.empty_weight
+    assert weights.tolist() == pytest.approx([1, 3, 1, 0.5, 1, 0.1])
+
+
+def test_unknown_names_in_class_weights_are_refused(tiny_cfg):
+    tiny_cfg.merge_from_list(["MODEL.MASK_FORMER.CLASS_WEIGHTS", "{sly: 0.5}"])
+    with pytest.raises(UserError, match=r"'sly'.*'sky'"):
+        build_model(tiny_cfg, LABELS)
+    with pytest.raises(UserError, match="unknown"):
         build_model(tiny_cfg)
