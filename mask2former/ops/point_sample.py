@@ -25,30 +25,31 @@ def sample_map(maps: Tensor, points: Tensor) -> Tensor:
 
 
 def sample_mask(pixels: Tensor, places: Tensor, size: tuple[int, int], points: Tensor) -> Tensor:
-    """Bilinear values [N,P] of boolean masks at points [N,P,2] or, shared by all masks, [P,2], in the points' dtype.
+    """Bilinear values [N,P] of masks at points [N,P,2] or, shared by all masks, [P,2], in the points' dtype.
 
     Equal to sampling the masks as floating maps of ``size`` (H, W), but reads the four neighbours of each point from
-    the boolean pixels: no floating, padded or full-size copies exist.
+    the stored pixels: no floating, padded or full-size copies exist.
 
     Args:
-        pixels: bool [S].
-        places: int64 [N,5]: where in ``pixels`` the n-th mask starts, x0 and y0 of its box in the map, the box's width
-            and height. Outside its box a mask is False.
+        pixels: bool or integer [S].
+        places: int64 [N,6]: where in ``pixels`` the n-th mask's window starts, the window's x0 and y0 in the map, its
+            width and height, and the value of pixels inside the mask. Outside its window a mask is zero.
         size: (H, W) of the map that the points are spread over.
         points: in [0,1].
     """
-    start, x0, y0, w, h = (column[:, None] for column in places.unbind(1))
+    start, x0, y0, w, h, value = (column[:, None] for column in places.unbind(1))
     x, y = points[..., 0] * size[1] - 0.5, points[..., 1] * size[0] - 0.5  # [N,P] or [P]
     left, top = x.floor(), y.floor()
-    value = x.new_zeros(len(places), x.shape[-1])
+    result = x.new_zeros(len(places), x.shape[-1])
+    if not len(pixels):
+        return result
     for column, x_weight in ((left, left + 1 - x), (left + 1, x - left)):
         for row, y_weight in ((top, top + 1 - y), (top + 1, y - top)):
             across, down = column.long() - x0, row.long() - y0
-            inside = (across >= 0) & (across < w) & (down >= 0) & (down < h)
-            index = torch.where(inside, start + down * w + across, 0)
-            if len(pixels):
-                value += (pixels[index] & inside) * (x_weight * y_weight)
-    return value
+            in_window = (across >= 0) & (across < w) & (down >= 0) & (down < h)
+            index = torch.where(in_window, start + down * w + across, 0)
+            result += ((pixels[index] == value) & in_window) * (x_weight * y_weight)
+    return result
 
 
 @torch.no_grad()

@@ -1,17 +1,19 @@
 """Containers that carry images, masks, objects and labels between the rooms."""
 
 from mask2former.structures.batch import ImageBatch, pad_batch, padded_size
-from mask2former.structures.cropped_masks import CroppedMasks
+from mask2former.structures.compact_masks import CompactMasks
 from mask2former.structures.instances import Instances
 from mask2former.structures.labels import LabelSet, builtin_labels
 from mask2former.structures.masks import BitMasks, masks_to_boxes, rle_decode, rle_encode
+from mask2former.structures.polygons import Polygons
 
 __all__ = [
     "BitMasks",
-    "CroppedMasks",
+    "CompactMasks",
     "ImageBatch",
     "Instances",
     "LabelSet",
+    "Polygons",
     "builtin_labels",
     "masks_to_boxes",
     "pad_batch",

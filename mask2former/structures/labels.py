@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
@@ -52,18 +53,23 @@ class LabelSet:
         )
 
     def difference(self, other: LabelSet) -> str:
-        """A sentence that lists how the class names differ in content or order; empty when they are the same."""
-        if self.names == other.names:
-            return ""
-        only_here = [n for n in self.names if n not in other.names]
-        only_there = [n for n in other.names if n not in self.names]
-        if not only_here and not only_there:
+        """A sentence that lists how the classes differ; empty when they are the same in the same order.
+
+        Differing names are told first. Where the names agree, the division into things and stuff is compared, unless
+        one of the sets has no things at all: a semantic data set does not say which classes are things.
+        """
+        if self.names != other.names:
+            return self._names_difference(other)
+        if self.thing_ids and other.thing_ids and set(self.thing_ids) != set(other.thing_ids):
+            here, there = ([one.names[i] for i in one.thing_ids] for one in (self, other))
+            return f"same names, but other things; {_two_sides(here, there)}"
+        return ""
+
+    def _names_difference(self, other: LabelSet) -> str:
+        if set(self.names) == set(other.names) and len(self.names) == len(other.names):
             moved = [f"{i}: '{a}' against '{b}'" for i, (a, b) in enumerate(zip(self.names, other.names)) if a != b]
             return f"same names in another order ({'; '.join(moved[:5])})"
-        return (
-            f"{self.num_classes} classes against {other.num_classes}; "
-            f"only in the first: {only_here[:10]}; only in the second: {only_there[:10]}"
-        )
+        return f"{self.num_classes} classes against {other.num_classes}; {_two_sides(self.names, other.names)}"
 
     def palette(self) -> np.ndarray:
         """Colours as uint8 [K,3] RGB; classes without a colour get well-separated hues, the same every time."""
@@ -75,12 +81,27 @@ class LabelSet:
         return np.array(colors, dtype=np.uint8).reshape(-1, 3)
 
 
+def _two_sides(first: Sequence[str], second: Sequence[str]) -> str:
+    """What only one of two lists has, of each the first ten."""
+    sides = []
+    for place, mine, others in (("first", first, set(second)), ("second", second, set(first))):
+        only = [name for name in mine if name not in others]
+        sides.append(f"only in the {place}: {only[:10]}" + (f" and {len(only) - 10} more" if len(only) > 10 else ""))
+    return "; ".join(sides)
+
+
+def is_color(value: object) -> bool:
+    """Whether `value` is a list [red, green, blue] of numbers from 0 to 255."""
+    return isinstance(value, list) and len(value) == 3 and all(isinstance(c, int) and 0 <= c <= 255 for c in value)
+
+
 @cache
-def _table(name: str) -> dict:
+def read_table(name: str) -> dict:
+    """A table of `data/datasets/tables`; not to be changed."""
     return json.loads((files("mask2former") / "data" / "datasets" / "tables" / f"{name}.json").read_text())
 
 
 def builtin_labels(dataset_name: str) -> LabelSet | None:
     """The labels of a published data set, or None when the name is not one of them."""
-    entry = _table("datasets").get(dataset_name)
-    return LabelSet.from_dict(_table(entry["labels"])) if entry else None
+    entry = read_table("datasets").get(dataset_name)
+    return LabelSet.from_dict(read_table(entry["labels"])) if entry else None

@@ -14,15 +14,16 @@ def test_pixel_centres_give_the_pixels():
 
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_boolean_masks_in_boxes_are_sampled_as_floating_maps(dtype, shared):
+def test_masks_in_windows_are_sampled_as_floating_maps(dtype, shared):
     g = torch.Generator().manual_seed(0)
     boxes = [(0, 0, 9, 7), (2, 3, 4, 2), (8, 6, 1, 1), (0, 0, 0, 0), (3, 1, 5, 6)]  # x0, y0, width, height
     masks, crops, places = torch.zeros(5, 7, 9, dtype=torch.bool), [], []
     for mask, (x, y, w, h) in zip(masks, boxes):
         crop = torch.rand(h, w, generator=g) > 0.4
         mask[y : y + h, x : x + w] = crop
-        places.append([sum(c.numel() for c in crops), x, y, w, h])
-        crops.append(crop)
+        value = len(places) % 2  # what is inside is a matter of the value
+        places.append([sum(c.numel() for c in crops), x, y, w, h, value])
+        crops.append(crop if value else ~crop)
     pixels, places = torch.cat([c.flatten() for c in crops]), torch.tensor(places)
     points = torch.rand(5, 200, 2, generator=g, dtype=dtype) * 1.5 - 0.25  # some outside
     points = points[0] if shared else points
@@ -47,7 +48,7 @@ def test_no_masks_no_points():
     points = uncertain_points(empty, 16, 3.0, 0.75)
     assert points.shape == (0, 16, 2)
     assert sample_map(empty[:, None], points).shape == (0, 1, 16)
-    none = torch.zeros(0, dtype=torch.bool), torch.zeros(0, 5, dtype=torch.int64)
+    none = torch.zeros(0, dtype=torch.bool), torch.zeros(0, 6, dtype=torch.int64)
     assert sample_mask(*none, (8, 8), points).shape == (0, 16)
 
 
