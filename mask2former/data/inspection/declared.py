@@ -1,0 +1,55 @@
+"""Entries of DATASETS.CUSTOM that their own function refuses, registered as far as their files allow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mask2former.data.catalog import metadata_of, register_anew
+from mask2former.data.datasets.coco_json import read_json
+from mask2former.data.datasets.coco_labels import labels_of_categories
+from mask2former.data.datasets.custom import register_custom
+from mask2former.data.inspection.findings import Finding
+from mask2former.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """Source of records that only says why there are none."""
+
+    reason: str
+
+    def __call__(self) -> list[dict]:
+        raise UserError(self.reason)
+
+
+def register_declared(entries: Mapping[str, Mapping]) -> list[Finding]:
+    """Register the entries of DATASETS.CUSTOM; one that cannot be is told, and does not keep the others back.
+
+    The splits of a refused entry in one of COCO's formats get their names all the same, so that they can be inspected.
+    """
+    findings = []
+    for name, entry in entries.items():
+        try:
+            register_custom(name, entry)
+        except UserError as error:
+            findings.append(Finding("data set", f"DATASETS.CUSTOM.{name}", str(error)))
+            _register_refused(name, entry, str(error))
+    return findings
+
+
+def _register_refused(name: str, entry: Mapping, reason: str) -> None:
+    panoptic = entry.get("TYPE") == "coco_panoptic"
+    for split, values in (entry.get("SPLITS") or {}).items():
+        try:
+            paths = {key: str(Path(entry["ROOT"], value).expanduser()) for key, value in values.items()}
+            categories = sorted(read_json(paths["ANNOTATIONS"])["categories"], key=lambda category: category["id"])
+            labels = labels_of_categories(paths["ANNOTATIONS"], categories, panoptic)
+        except (UserError, KeyError, TypeError, AttributeError):
+            continue  # nothing of this split can be read; the reason of the whole entry says so
+        fields = {"image_root": paths.get("IMAGES"), "evaluator_type": "coco_panoptic_seg" if panoptic else "coco"}
+        fields["panoptic_json" if panoptic else "json_file"] = paths["ANNOTATIONS"]
+        if panoptic:
+            fields["panoptic_root"] = paths.get("PANOPTIC", "")
+        register_anew(f"{name}_{split}", _Refused(reason), {**metadata_of(labels), **fields})
