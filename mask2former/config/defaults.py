@@ -39,7 +39,9 @@ _INPUT = {
 _DATASETS = {
     "TRAIN": [],  # names in the dataset catalog, read as one set
     "TEST": [],  # names in the dataset catalog, evaluated one by one
-    # ours: name -> {TYPE: sem_seg_folder, ROOT, CLASSES, IGNORE_LABEL}; registers <name>_train, <name>_valid ...
+    # ours: name -> {TYPE: sem_seg_folder | coco_instances | coco_panoptic, ROOT, ...}; registers <name>_<split>:
+    # sem_seg_folder [CLASSES, IGNORE_LABEL]: ROOT/<split>/images and masks; coco_*: SPLITS: {<split>: {IMAGES,
+    # ANNOTATIONS, for coco_panoptic PANOPTIC [SEM_SEG, INSTANCES]}}, paths below ROOT
     "CUSTOM": {},
 }
 
@@ -232,7 +234,7 @@ _TEST = {
     "SAVE_PREDICTIONS": False,  # ours: write COCO-style predictions into inference/
     "NUM_VISUALIZED": 8,  # ours: images in an evaluation's contact sheet; 0: none
     "AUG": {  # test-time augmentation
-        "ENABLED": False,  # not available yet: True is refused
+        "ENABLED": False,  # semantic results: the mean over all sizes and their mirror images
         "MIN_SIZES": [400, 500, 600, 700, 800, 900, 1000, 1100, 1200],  # shortest edges
         "MAX_SIZE": 4000,  # longest edge
         "FLIP": True,  # each size mirrored, too
@@ -253,5 +255,8 @@ DEFAULTS = {
     "TEST": _TEST,
 }
 
-# sections whose children a recipe names itself
-OPEN_SECTIONS = frozenset({("DATASETS", "CUSTOM"), ("MODEL", "MASK_FORMER", "CLASS_WEIGHTS")})
+# sections whose children a recipe names itself, and how it fills them
+OPEN_SECTIONS = {
+    ("DATASETS", "CUSTOM"): "NAME: {KEY: VALUE}",
+    ("MODEL", "MASK_FORMER", "CLASS_WEIGHTS"): "CLASS NAME: WEIGHT",
+}

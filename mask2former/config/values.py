@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import math
+import re
 from typing import Any
 
 from mask2former.config.reader import parse_value
@@ -12,7 +14,7 @@ from mask2former.utils.errors import UserError
 def decode(text: str) -> Any:
     """The value that a text stands for: a Python literal ("(640, 672)", "1e-4", "None") or YAML ("[a, b]", "true").
 
-    Text that is neither stays as it is. Nothing is ever evaluated: "1 / 1000" remains text.
+    Text that is neither stays as it is. Nothing is ever evaluated: "1 / 1000" remains text here (see `quotient`).
     """
     try:
         return ast.literal_eval(text)
@@ -25,6 +27,19 @@ def decode(text: str) -> Any:
         return parse_value(stripped)
     except UserError:
         return text
+
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_QUOTIENT = re.compile(rf"\s*({_NUMBER})\s*/\s*({_NUMBER})\s*")
+
+
+def quotient(value: Any) -> float | None:
+    """The number that a text such as "1.0 / 1000" stands for; None for everything but a fraction of two numbers."""
+    found = _QUOTIENT.fullmatch(value) if isinstance(value, str) else None
+    if found is None or float(found[2]) == 0:
+        return None
+    result = float(found[1]) / float(found[2])
+    return result if math.isfinite(result) else None
 
 
 def fit(value: Any, default: Any, key: str, source: str, as_text: bool = False) -> Any:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from mask2former.utils.errors import UserError
 
+_PACKAGE = str(Path(__file__).resolve().parents[1])
+
 
 def resolve_python_file(entry: str, relative_to: Path | None) -> Path | None:
     """Where the `.py` file called `entry` lies: in the folder `relative_to`, else in the current one; None: nowhere."""
@@ -78,7 +80,9 @@ def _import_file(entry: str, relative_to: Path | None) -> None:
 
 def _failure(entry: str, error: Exception) -> UserError:
     """What went wrong inside a user's module, with the place, since the programs print no traceback."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(("<frozen ", _PACKAGE))]
+    place = (theirs or frames)[-1]  # a mistake that this package tells was made where it was called
     if isinstance(error, SyntaxError):  # its place is not on the stack
         where = f"{error.filename}, line {error.lineno}"
     else:
