@@ -1,13 +1,9 @@
 """The package as a whole: what importing does, which room may import which, what is shipped."""
 
 import ast
-import json
 import re
 import subprocess
 import sys
-from importlib.resources import files
-
-import pytest
 
 import mask2former
 
@@ -67,51 +63,3 @@ def test_importing_the_package_loads_no_room():
 def test_version_is_said_in_one_place(repo_dir):
     assert 'version = { attr = "mask2former.__version__" }' in (repo_dir / "pyproject.toml").read_text()
     assert f"## {mask2former.__version__}" in (repo_dir / "CHANGELOG.md").read_text()
-
-
-@pytest.fixture(scope="module")
-def tables() -> dict:
-    folder = files("mask2former") / "data" / "datasets" / "tables"
-    return {path.name.removesuffix(".json"): json.loads(path.read_text()) for path in folder.iterdir()}
-
-
-def test_tables_are_consistent(tables):
-    names = tables["datasets"]
-    labels = {name: table for name, table in tables.items() if name != "datasets"}
-    assert {entry["labels"] for entry in names.values()} == set(labels)
-    assert {entry.get("thing_labels", "coco_instance") for entry in names.values()} == {"coco_instance"}
-    for name, table in labels.items():
-        count = len(table["names"])
-        assert len(table.get("colors", table["names"])) == count, name
-        assert len(set(table.get("dataset_ids", range(count)))) == count, name
-        assert table.get("thing_ids", []) == sorted(set(table.get("thing_ids", []))), name
-        assert all(0 <= i < count for i in table.get("thing_ids", [])), name
-        assert not 0 <= table["ignore_label"] < count, name
-
-
-def test_tables_carry_the_published_facts(tables, shared_dir):
-    published = json.loads((shared_dir / "reference" / "datasets.json").read_text())
-    assert set(tables["datasets"]) == set(published)
-    for name, meta in published.items():
-        entry = tables["datasets"][name]
-        table = tables[entry["labels"]]
-        assert entry["evaluator_type"] == meta["evaluator_type"]
-        for key, value in meta.items():
-            if key.endswith(("_root", "_dir", "_file", "_json")) and value:
-                assert entry[key] == value.removeprefix("datasets/").rstrip("/"), (name, key)
-        instance = meta["evaluator_type"] in ("coco", "cityscapes_instance", "ytvis")
-        kind = "thing" if instance else "stuff"
-        assert table["names"] == meta[f"{kind}_classes"], name
-        assert table.get("colors", []) == meta.get(f"{kind}_colors", table.get("colors", [])), name
-        assert table["ignore_label"] == meta.get("ignore_label", 255), name
-        ids = table.get("dataset_ids", range(len(table["names"])))
-        to_contiguous = {str(i): n for n, i in enumerate(ids)}
-        for part in ("thing", "stuff"):
-            mapping = meta.get(f"{part}_dataset_id_to_contiguous_id", {})
-            if "thing_labels" in entry and part == "thing":  # two label sets side by side
-                table_of_things = tables[entry["thing_labels"]]
-                assert {str(i): n for n, i in enumerate(table_of_things["dataset_ids"])} == mapping
-                continue
-            assert mapping.items() <= to_contiguous.items(), name
-        if "panoptic" in meta["evaluator_type"] and "thing_labels" not in entry:
-            assert table["thing_ids"] == sorted(meta["thing_dataset_id_to_contiguous_id"].values()), name

@@ -9,7 +9,8 @@ from mask2former.data.build import (
 from mask2former.data.catalog import DatasetCatalog, Metadata, MetadataCatalog, labels_of
 from mask2former.data.datasets.build import check_datasets, register_datasets
 from mask2former.data.datasets.builtin import register_builtin
-from mask2former.data.datasets.folder import load_sem_seg, register_custom
+from mask2former.data.datasets.custom import register_custom
+from mask2former.data.datasets.folder import load_sem_seg
 from mask2former.data.reading import read_image, read_mask
 
 __all__ = [

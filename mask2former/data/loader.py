@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from mask2former.data.packed import PackedRecords
 from mask2former.data.samplers import InferenceSampler, TrainingBatches, mix_seed
 from mask2former.utils.errors import UserError
 
@@ -43,7 +45,7 @@ class _Samples(Dataset):
     """(position, index) -> mapped record; what is random in it depends on seed and position alone."""
 
     def __init__(self, records: Sequence[dict], mapper: Callable[[dict], dict], seed: int):
-        self.records, self.mapper, self.seed = records, mapper, seed
+        self.records, self.mapper, self.seed = PackedRecords(records), mapper, seed
 
     def __getitem__(self, place: tuple[int, int]) -> dict | _BadSample:
         position, index = place
@@ -66,12 +68,17 @@ def _checked(batch: list) -> list[dict]:
     return batch
 
 
+def _start_worker(_: int) -> None:
+    gc.freeze()  # the collector leaves the parent's objects alone, whose pages would be copied where it marks them
+
+
 def _data_loader(samples: Dataset, num_workers: int, pin_memory: bool, seed: int, **sampling: Any) -> DataLoader:
     return DataLoader(
         samples,
         num_workers=num_workers,
         pin_memory=pin_memory,
         collate_fn=_as_list,
+        worker_init_fn=_start_worker,
         generator=torch.Generator().manual_seed(seed),  # workers' seeds come from here, not from the global generator
         **sampling,
     )
@@ -84,7 +91,7 @@ class TrainLoader:
     that workers hold ready), so a run resumes exactly, with any number of workers, ranks or passes per update.
 
     Args:
-        records: what the batches index.
+        records: what the batches index; packed, so that workers share their memory.
         mapper: record -> sample.
         batches: the plan; its sampler's seed seeds the augmentations, too.
         num_workers: worker processes; 0 loads in this process and leaves its random state as it was.
@@ -99,7 +106,7 @@ class TrainLoader:
         num_workers: int = 0,
         pin_memory: bool = False,
     ):
-        self.records, self.mapper, self.batches = records, mapper, batches
+        self.records, self.mapper, self.batches = PackedRecords(records), mapper, batches
         self.num_workers, self.pin_memory = num_workers, pin_memory
         self.consumed = 0  # samples used by all ranks together
         # At most one iterator, kept out of the reach of the cycle collector: that would close the queues which tell

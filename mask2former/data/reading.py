@@ -82,6 +82,29 @@ def read_mask(path: str | Path) -> np.ndarray:
         return np.asarray(image).astype(np.int32)
 
 
+def read_panoptic(path: str | Path) -> np.ndarray:
+    """A panoptic file as int32 [H,W], upright: the segment id of each pixel, R + 256 G + 65536 B; 0 is void.
+
+    Grey files of 8 or 16 bits hold ids below 65536 as they are.
+
+    Raises:
+        UserError: the file is missing, broken, or has other pixels.
+    """
+    with _opened(path, "Panoptic map") as image:
+        if image.getexif().get(_ORIENTATION, 1) != 1:  # asked here, since exif_transpose copies upright images
+            image = ImageOps.exif_transpose(image)
+        if image.mode in ("L", *_SIXTEEN_BIT):
+            return np.asarray(image).astype(np.int32)
+        if image.mode not in ("RGB", "RGBA"):
+            raise UserError(
+                f"Panoptic map {path} has pixels of mode {image.mode!r}; expected segment ids as R + 256 G + 65536 B. "
+                "Export it as a PNG of 8-bit RGB."
+            )
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        pixels = np.frombuffer(rgb.tobytes("raw", "RGBX"), "<i4")  # four bytes are one number, the last one unused
+        return (pixels & 0xFFFFFF).astype(np.int32, copy=False).reshape(image.height, image.width)
+
+
 def read_size(path: str | Path, what: str = "Image") -> tuple[int, int]:
     """(H, W) of an image or mask file from its header alone; `what` is its name in the error message."""
     with _opened(path, what) as image:

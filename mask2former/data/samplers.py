@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -29,17 +30,73 @@ class TrainingSampler:
 
     def stream(self, start: int = 0) -> Iterator[tuple[int, int]]:
         """The pairs from position `start` on."""
-        epoch, skipped = divmod(start, self.size)
+        epoch, skipped = self._place(start)
         position = start
         while True:
-            generator = torch.Generator().manual_seed(mix_seed(self.seed, epoch))
-            for index in torch.randperm(self.size, generator=generator)[skipped:].tolist():
+            for index in self._order(epoch)[skipped:].tolist():
                 yield position, index
                 position += 1
             epoch, skipped = epoch + 1, 0
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return self.stream()
+
+    def _generator(self, epoch: int) -> torch.Generator:
+        return torch.Generator().manual_seed(mix_seed(self.seed, epoch))
+
+    def _place(self, position: int) -> tuple[int, int]:
+        """The epoch of a position, and its place in there."""
+        return divmod(position, self.size)
+
+    def _order(self, epoch: int) -> torch.Tensor:
+        """The indices of an epoch, int64 [n]."""
+        return torch.randperm(self.size, generator=self._generator(epoch))
+
+
+class RepeatFactorTrainingSampler(TrainingSampler):
+    """Endless pairs in which record i comes factors[i] times per epoch on average (LVIS, Gupta et al. 2019, sec. 5).
+
+    Each epoch rounds every factor up or down at random, so that its mean is kept.
+
+    Args:
+        factors: one number, at least 1, for each record; see `repeat_factors`.
+        seed: as for `TrainingSampler`.
+    """
+
+    def __init__(self, factors: Sequence[float], seed: int):
+        super().__init__(len(factors), seed)
+        self.factors = torch.as_tensor(factors, dtype=torch.float64)
+
+    def _repeats(self, generator: torch.Generator) -> torch.Tensor:
+        return (self.factors + torch.rand(self.size, generator=generator, dtype=torch.float64)).long()
+
+    def _place(self, position: int) -> tuple[int, int]:
+        epoch = 0
+        while position >= (length := int(self._repeats(self._generator(epoch)).sum())):
+            epoch, position = epoch + 1, position - length
+        return epoch, position
+
+    def _order(self, epoch: int) -> torch.Tensor:
+        generator = self._generator(epoch)
+        indices = torch.arange(self.size).repeat_interleave(self._repeats(generator))
+        return indices[torch.randperm(len(indices), generator=generator)]
+
+
+def repeat_factors(classes: Sequence[Collection[int]], threshold: float, sqrt: bool = True) -> list[float]:
+    """How often each image is to be seen per epoch (LVIS, Gupta et al. 2019, sec. 5).
+
+    A class in the share f of the images has the factor max(1, sqrt(threshold / f)); an image has the largest factor of
+    its classes, 1 if it has none.
+
+    Args:
+        classes: for each image, the class numbers in it.
+        threshold: share of the images below which a class is repeated, DATALOADER.REPEAT_THRESHOLD.
+        sqrt: False leaves the root out, DATALOADER.REPEAT_SQRT.
+    """
+    images = Counter(class_id for present in classes for class_id in set(present))
+    power = 0.5 if sqrt else 1.0
+    factor = {class_id: max(1.0, (threshold * len(classes) / n) ** power) for class_id, n in images.items()}
+    return [max((factor[class_id] for class_id in present), default=1.0) for present in classes]
 
 
 class TrainingBatches:

@@ -1,15 +1,103 @@
-"""Annotation -> labels and masks of the objects to predict: the one place where targets are made."""
+"""Annotation -> labels and masks of the objects to predict: the one place where targets are made.
+
+What an image's record says is read here, too, in the form that transforms move: a map of ids, or polygons.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torchvision import tv_tensors
 
-from mask2former.structures import Instances
+from mask2former.data.datasets.checks import check_mask, check_mask_size
+from mask2former.data.datasets.objects import check_segmentation
+from mask2former.data.reading import read_mask, read_panoptic
+from mask2former.structures import CompactMasks, Instances, Polygons, coco_rle
+from mask2former.utils.errors import UserError
+from mask2former.utils.text import some
 
-# H, W: size in pixels; N: classes present in the image
+# H, W: size of the file; h, w: size after the transform; N: objects of the image; L: layers
 
 
-def semantic_instances(sem_seg: torch.Tensor, ignore_label: int) -> Instances:
+class SemanticAnnotation:
+    """A map of class ids; one target for each class that is present.
+
+    Args:
+        num_classes: ids in the mask file are below it, or `ignore_label`.
+        ignore_label: id of pixels without label.
+    """
+
+    source = "sem_seg_file_name"  # the key that a record must have
+
+    def __init__(self, num_classes: int, ignore_label: int):
+        self.num_classes, self.ignore_label = num_classes, ignore_label
+
+    def read(self, record: dict, size: tuple[int, int]) -> tuple[tv_tensors.Mask, None]:
+        """Mask int32 [H,W] for an image of `size` (H, W), and nothing that stays behind."""
+        mask = read_mask(record[self.source])
+        check_mask(mask, size, self.num_classes, self.ignore_label, record[self.source])
+        return tv_tensors.Mask(torch.from_numpy(mask)), None
+
+    def targets(self, moved: tv_tensors.Mask, _: None) -> dict[str, Any]:
+        """ "sem_seg" int32 [h,w] and "instances"."""
+        sem_seg = moved.as_subclass(Tensor).contiguous()
+        return {"sem_seg": sem_seg, "instances": semantic_instances(sem_seg, self.ignore_label)}
+
+
+class PanopticAnnotation:
+    """A map of segment ids with a list of segments; one target for each segment that is no crowd."""
+
+    source = "pan_seg_file_name"
+
+    def read(self, record: dict, size: tuple[int, int]) -> tuple[tv_tensors.Mask, Tensor]:
+        """Mask [H,W] with k + 1 where target k is and 0 where none is, and the targets' classes int64 [N]."""
+        path = record[self.source]
+        ids = read_panoptic(path)
+        check_mask_size(ids.shape, size, path)
+        crowd = [segment["id"] for segment in record["segments_info"] if segment.get("iscrowd")]
+        segments = [segment for segment in record["segments_info"] if not segment.get("iscrowd")]
+        numbered = number_segments(ids, [segment["id"] for segment in segments], crowd, path)
+        classes = torch.tensor([segment["category_id"] for segment in segments], dtype=torch.int64)
+        return tv_tensors.Mask(torch.from_numpy(numbered)), classes
+
+    def targets(self, moved: tv_tensors.Mask, classes: Tensor) -> dict[str, Any]:
+        """ "instances"; segments that the transform cut away are left out."""
+        return {"instances": numbered_instances(moved.as_subclass(Tensor), classes)}
+
+
+class InstanceAnnotation:
+    """A list of objects, each with polygons, a COCO RLE or a bitmask; one target for each that is no crowd."""
+
+    source = "annotations"
+
+    def read(self, record: dict, size: tuple[int, int]) -> tuple[Polygons | tv_tensors.Mask, Tensor]:
+        """Polygons where every object has them, else a Mask [L,H,W] of layers (see `layered`); classes int64 [N]."""
+        objects = [annotation for annotation in record[self.source] if not annotation.get("iscrowd")]
+        classes = torch.tensor([annotation["category_id"] for annotation in objects], dtype=torch.int64)
+        if all(isinstance(annotation["segmentation"], list) for annotation in objects):
+            return Polygons.from_coco([annotation["segmentation"] for annotation in objects], size), classes
+        for annotation in objects:
+            check_segmentation(annotation, size, record["file_name"])
+        rles = [coco_rle(annotation["segmentation"], size) for annotation in objects]
+        return tv_tensors.Mask(torch.from_numpy(layered(rles, size))), classes
+
+    def targets(self, moved: Polygons | tv_tensors.Mask, classes: Tensor) -> dict[str, Any]:
+        """ "instances"; objects that the transform cut away are left out."""
+        if isinstance(moved, Polygons):
+            masks, visible = moved.draw_visible()
+            return {"instances": Instances(moved.canvas_size, gt_classes=classes[visible], gt_masks=masks)}
+        return {"instances": numbered_instances(moved.as_subclass(Tensor), classes)}
+
+
+# ---------------------------------------------------------------- maps of numbers -> masks
+
+
+def semantic_instances(sem_seg: Tensor, ignore_label: int) -> Instances:
     """One mask for each class that is present; pixels of `ignore_label` belong to none.
 
     Args:
@@ -17,11 +105,87 @@ def semantic_instances(sem_seg: torch.Tensor, ignore_label: int) -> Instances:
         ignore_label: id of pixels without label.
 
     Returns:
-        Instances with gt_classes int64 [N] in ascending order and gt_masks bool [N,H,W]; N may be 0.
+        Instances with gt_classes int64 [N] in ascending order and gt_masks, CompactMasks; N may be 0.
     """
     present = torch.bincount(sem_seg.reshape(-1)) > 0  # a histogram; torch.unique would sort all pixels
     if 0 <= ignore_label < len(present):
         present[ignore_label] = False
     classes = present.nonzero().flatten()
-    masks = sem_seg[None] == classes.to(sem_seg.dtype)[:, None, None]
+    masks = CompactMasks.from_numbers(sem_seg, classes)
     return Instances(tuple(sem_seg.shape), gt_classes=classes, gt_masks=masks)
+
+
+def numbered_instances(numbers: Tensor, classes: Tensor) -> Instances:
+    """The objects of a map in which pixels of object k have the number k + 1, and those of no object 0.
+
+    Args:
+        numbers: integer [h,w], or layers [L,h,w] of which each object is in one.
+        classes: int64 [N].
+
+    Returns:
+        Instances with gt_classes int64 [n] and gt_masks, CompactMasks, of the objects that cover a pixel.
+    """
+    layers = numbers.reshape(-1, *numbers.shape[-2:])
+    counts = torch.stack([torch.bincount(layer.reshape(-1), minlength=len(classes) + 1) for layer in layers])
+    visible = (counts.amax(0)[1 : len(classes) + 1] > 0).nonzero().flatten()
+    values = visible + 1
+    masks = CompactMasks.from_numbers(layers, values, counts[:, values].argmax(0))
+    return Instances(tuple(layers.shape[1:]), gt_classes=classes[visible], gt_masks=masks)
+
+
+def number_segments(ids: np.ndarray, segments: Sequence[int], crowd: Sequence[int], path: str) -> np.ndarray:
+    """Segment ids -> k + 1 for the k-th of `segments`, 0 for void and crowd; uint8 [H,W], wider if need be.
+
+    Args:
+        ids: int32 [H,W], below 2**24, 0 for void.
+        segments, crowd: the ids that are listed.
+        path: file of the ids, for the message.
+
+    Raises:
+        UserError: `ids` has an id that is not listed.
+    """
+    unlisted = len(segments) + 1
+    table = np.zeros(1 << 24, _number_type(unlisted))  # by id; pages that no id is on take no memory
+    table[list(segments)] = np.arange(1, unlisted)
+    numbered = table.take(ids)
+    known = np.count_nonzero(numbered) + np.count_nonzero(ids == 0)
+    known += sum(np.count_nonzero(ids == crowd_id) for crowd_id in {*crowd} - {0})
+    if known != ids.size:
+        found = np.setdiff1d(ids, [0, *segments, *crowd])
+        raise UserError(
+            f"Panoptic map {path} has the segment ids {some(found)}, which its segments_info does not list. Add the "
+            "segments to the JSON file, or paint them 0 (void)."
+        )
+    return numbered
+
+
+def _number_type(largest: int) -> type:
+    return next(t for t in (np.uint8, np.int16, np.int32) if largest <= np.iinfo(t).max)
+
+
+# ---------------------------------------------------------------- RLE and bitmasks -> layers
+
+
+_LAYERS_TRIED = 8  # newest layers that an object is tried on; all of them would take a time quadratic in the objects
+
+
+def layered(rles: Sequence[dict], size: tuple[int, int]) -> np.ndarray:
+    """Objects as few maps of numbers instead of one mask each: those that do not overlap share a layer.
+
+    Args:
+        rles: compressed COCO RLEs of (H, W) `size`.
+
+    Returns:
+        [L,H,W], L at least 1, uint8 or wider: k + 1 where object k is, 0 elsewhere; an object is on one layer alone.
+    """
+    layers = [np.zeros(size, _number_type(len(rles)))]
+    for number, rle in enumerate(rles, 1):
+        left, top, width, height = (int(value) for value in coco_mask.toBbox(rle))
+        window = slice(top, top + height), slice(left, left + width)
+        inside = coco_mask.decode(rle)[window].astype(bool)
+        free = (layer for layer in layers[-_LAYERS_TRIED:] if not (layer[window] * inside).any())
+        layer = next(free, None)
+        if layer is None:
+            layers.append(layer := np.zeros_like(layers[0]))
+        layer[window][inside] = number
+    return np.stack(layers)

@@ -21,7 +21,7 @@ from mask2former.engine.amp import choose_amp_dtype
 from mask2former.engine.events import ConsoleWriter, EventStorage, JSONWriter, TensorBoardWriter
 from mask2former.engine.hooks import CheckpointHook, EvalHook, HookBase, TimerHook, WriterHook
 from mask2former.engine.trainer import Trainer
-from mask2former.evaluation import build_evaluators, inference_on_dataset, json_ready, print_results
+from mask2former.evaluation import SemanticTTA, build_evaluators, inference_on_dataset, json_ready, print_results
 from mask2former.modeling import build_model
 from mask2former.solver import build_clipper, build_lr_scheduler, build_optimizer
 from mask2former.structures import LabelSet
@@ -51,7 +51,7 @@ def do_train(cfg: CfgNode, resume: bool = False) -> Results:
     check_datasets(cfg)
     labels = _labels(cfg)
     _check_evaluation(cfg)
-    loader = build_train_loader(cfg)
+    loader = build_train_loader(cfg, compact_masks=True)
     model = build_model(cfg, labels)
     logger.debug("model:\n%s", model)
     _check_synchronized_norms(model, cfg.MODEL.DEVICE)
@@ -127,13 +127,10 @@ def do_evaluate(cfg: CfgNode, resume: bool = False) -> Results:
     check_datasets(cfg, training=False)
     labels = _labels(cfg)
     _check_evaluation(cfg)
-    model = build_model(cfg, labels)
     contents = load_checkpoint_file(weights)
+    _check_same_classes(cfg, contents, weights)
+    model = build_model(cfg, labels)
     logger.info("%s", apply_weights(model, contents["model"], weights))
-    if "labels" in contents:
-        difference = LabelSet.from_dict(contents["labels"]).difference(labels)
-        if difference:
-            logger.warning("%s was trained with other classes than the data set's: %s", weights, difference)
     results = do_test(cfg, model)
     if comm.is_main_process():
         storage, iteration = EventStorage(), contents.get("iteration", 0)
@@ -148,28 +145,39 @@ def do_test(cfg: CfgNode, model: nn.Module) -> Results:
     """Evaluate a model on each data set of DATASETS.TEST; all ranks call it.
 
     Figures are logged and written to `results.json`, beside the evaluators' own files and the contact sheet, in
-    `inference/` of the output folder; several data sets get a folder each in there.
+    `inference/` of the output folder; several data sets get a folder each in there. With TEST.AUG.ENABLED a second
+    pass with test-time augmentation follows, whose tasks end in "_TTA" and whose files lie in `inference_TTA/`.
 
     Returns:
         data set -> task -> metric; empty on ranks other than 0, whose evaluators have handed their shares over.
     """
     results: Results = {}
     for name in cfg.DATASETS.TEST:
-        folder = _inference_folder(cfg, name)
-        sheet = ContactSheet(
-            labels_of(MetadataCatalog.get(name)), folder / "contact_sheet.png", cfg.TEST.NUM_VISUALIZED
-        )
-        logger.info("evaluating on %s", name)
-        found = inference_on_dataset(model, build_test_loader(cfg, name), build_evaluators(cfg, name, folder), sheet)
-        picture = sheet.save()
+        found = _test_one(cfg, model, name, _inference_folder(cfg, name))
+        if cfg.TEST.AUG.ENABLED:
+            logger.info("once more with test-time augmentation: %s", name)
+            aug = cfg.TEST.AUG
+            augmented = SemanticTTA(model, aug.MIN_SIZES, aug.MAX_SIZE, aug.FLIP)
+            again = _test_one(cfg, augmented, name, _inference_folder(cfg, name, "inference_TTA"))
+            found.update({f"{task}_TTA": metrics for task, metrics in again.items()})
         if comm.is_main_process():
             results[name] = found
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "results.json").write_text(json.dumps(json_ready(found), indent=2) + "\n")
-            if picture is not None:
-                logger.info("predictions beside ground truth: %s", picture)
-            print_results(found)
     return results
+
+
+def _test_one(cfg: CfgNode, model: nn.Module, name: str, folder: Path) -> dict[str, dict[str, float]]:
+    """One pass over one data set."""
+    sheet = ContactSheet(labels_of(MetadataCatalog.get(name)), folder / "contact_sheet.png", cfg.TEST.NUM_VISUALIZED)
+    logger.info("evaluating on %s", name)
+    found = inference_on_dataset(model, build_test_loader(cfg, name), build_evaluators(cfg, name, folder), sheet)
+    picture = sheet.save()
+    if comm.is_main_process():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text(json.dumps(json_ready(found), indent=2) + "\n")
+        if picture is not None:
+            logger.info("predictions beside ground truth: %s", picture)
+        print_results(found)
+    return found
 
 
 def flatten_results(results: Results) -> dict[str, float]:
@@ -207,10 +215,28 @@ def _labels(cfg: CfgNode) -> LabelSet:
     return labels_of(MetadataCatalog.get(names[0]))
 
 
+def _check_same_classes(cfg: CfgNode, contents: dict, weights: str) -> None:
+    """A checkpoint that says its classes is evaluated on data sets of these classes only."""
+    if "labels" not in contents:  # published checkpoints have none
+        return
+    trained = LabelSet.from_dict(contents["labels"])
+    for name in cfg.DATASETS.TEST:
+        difference = trained.difference(labels_of(MetadataCatalog.get(name)))
+        if difference:
+            raise UserError(
+                f"{weights} was trained with other classes than those of {name!r} in DATASETS.TEST: {difference}. "
+                "Evaluate it on a data set of its own classes, or correct the class list of the data set."
+            )
+
+
 def _check_evaluation(cfg: CfgNode) -> None:
     """Refuse before hours of training what evaluation would refuse after them; evaluators are made and dropped."""
-    if cfg.TEST.AUG.ENABLED:
-        raise UserError("TEST.AUG.ENABLED is True, but test-time augmentation is not available yet. Set it to False.")
+    test = cfg.MODEL.MASK_FORMER.TEST
+    if cfg.TEST.AUG.ENABLED and (test.PANOPTIC_ON or test.INSTANCE_ON or not test.SEMANTIC_ON):
+        raise UserError(
+            "TEST.AUG.ENABLED is True, but test-time augmentation averages semantic results only. Set it to False, or "
+            "MODEL.MASK_FORMER.TEST.SEMANTIC_ON to True and PANOPTIC_ON and INSTANCE_ON to False."
+        )
     for entry in cfg.TEST.EXPECTED_RESULTS:
         numbers = entry[2:] if isinstance(entry, list) and len(entry) == 4 else [None]
         if not all(isinstance(number, (int, float)) for number in numbers):
@@ -230,8 +256,8 @@ def _check_synchronized_norms(model: nn.Module, device: str) -> None:
         )
 
 
-def _inference_folder(cfg: CfgNode, name: str) -> Path:
-    folder = Path(cfg.OUTPUT_DIR) / "inference"
+def _inference_folder(cfg: CfgNode, name: str, kind: str = "inference") -> Path:
+    folder = Path(cfg.OUTPUT_DIR) / kind
     return folder / name if len(cfg.DATASETS.TEST) > 1 else folder
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
+from mask2former.compat import load_user_modules
 from mask2former.config import CfgNode, load_cfg
-from mask2former.data.datasets.build import register_datasets
+from mask2former.data.datasets.build import infer_num_classes, register_datasets
 from mask2former.utils import comm
 from mask2former.utils.env import collect_env
 from mask2former.utils.errors import UserError
-from mask2former.utils.imports import import_user_modules
 from mask2former.utils.logger import setup_logger
 from mask2former.utils.seed import seed_everything
 
@@ -64,8 +64,9 @@ def default_setup(args: argparse.Namespace) -> CfgNode:
     logger.info("command: %s", shlex.join(sys.argv))
     logger.debug("environment:\n%s", collect_env())
     _choose_device(cfg, args.num_gpus)
-    import_user_modules(cfg.IMPORTS, relative_to=Path(args.config_file).parent)
+    load_user_modules(cfg.IMPORTS, relative_to=Path(args.config_file).parent)
     register_datasets(cfg)
+    infer_num_classes(cfg)
     rescale_for_ranks(cfg, comm.get_world_size())
     _seed(cfg, rank)
     _set_backends(cfg, training=not args.eval_only)

@@ -9,6 +9,14 @@ from collections.abc import Sequence
 logger = logging.getLogger(__name__)
 
 
+# tables of more classes stand in several columns, as many as fit into WIDTH characters
+ROWS = 40
+WIDTH = 150
+
+# how detectron2 marks the figures of a group of classes, as in PQ_th, and what the table calls the group
+GROUPS = {"": "All", "_th": "Things", "_st": "Stuff"}
+
+
 def print_results(results: dict[str, dict[str, float]]) -> None:
     """Log a table of the per-class figures of each task, then one of its summary figures."""
     for task, metrics in results.items():
@@ -18,21 +26,39 @@ def print_results(results: dict[str, dict[str, float]]) -> None:
 
 
 def summary_table(metrics: dict[str, float]) -> str:
-    """The figures without a class, side by side."""
+    """The figures without a class, side by side; where there are some of things and stuff, a row per group."""
     summary = {name: value for name, value in metrics.items() if "-" not in name}
-    return format_table([list(summary), [_number(value) for value in summary.values()]]) if summary else ""
+    figures = [name for name in summary if not name.endswith(tuple(GROUPS)[1:])]
+    groups = {suffix: group for suffix, group in GROUPS.items() if any(name + suffix in summary for name in figures)}
+    if len(groups) < 2:
+        return format_table([figures, [_number(summary[name]) for name in figures]]) if summary else ""
+    body = [[group, *(_cell(summary, name + suffix) for name in figures)] for suffix, group in groups.items()]
+    return format_table([["", *figures], *body])
 
 
 def class_table(metrics: dict[str, float]) -> str:
-    """The figures named <figure>-<class>: a row per class, a column per figure; nan where a class did not occur."""
+    """The figures named <figure>-<class>: a row per class, a column per figure; nan where a class did not occur.
+
+    Many classes stand in several columns side by side, to be read downwards.
+    """
     rows: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
         figure, dash, name = key.partition("-")
         if dash:
             rows.setdefault(name, {})[figure] = value
     figures = list(dict.fromkeys(figure for row in rows.values() for figure in row))
-    body = [[name, *(_number(row[f]) if f in row else "" for f in figures)] for name, row in rows.items()]
-    return format_table([["class", *figures], *body]) if body else ""
+    body = [[name, *(_cell(row, figure) for figure in figures)] for name, row in rows.items()]
+    return format_table(_side_by_side(["class", *figures], body)) if body else ""
+
+
+def _side_by_side(head: list[str], body: list[list[str]]) -> list[list[str]]:
+    """Head and rows of a table, broken into columns of one length where it has more than ROWS rows."""
+    width = sum(max(len(row[i]) for row in (head, *body)) + 3 for i in range(len(head)))
+    columns = max(1, min(-(-len(body) // ROWS), WIDTH // width))
+    length = -(-len(body) // columns)
+    body = body + [[""] * len(head)] * (columns * length - len(body))
+    parts = [body[i * length : (i + 1) * length] for i in range(columns)]
+    return [head * columns, *([cell for row in rows for cell in row] for rows in zip(*parts, strict=True))]
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:
@@ -56,6 +82,10 @@ def json_ready(value):
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _cell(row: dict[str, float], figure: str) -> str:
+    return _number(row[figure]) if figure in row else ""
 
 
 def _number(value: float) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from mask2former.data.reading import read_mask
 from mask2former.evaluation.confusion import count_pixels, semantic_metrics
 from mask2former.evaluation.evaluator import DatasetEvaluator
+from mask2former.evaluation.files import write_json
+from mask2former.evaluation.labels import labels_for
+from mask2former.evaluation.truth import semantic_truth
 from mask2former.structures.labels import LabelSet
 from mask2former.structures.masks import rle_encode
 from mask2former.utils import comm
@@ -28,17 +28,20 @@ class SemSegEvaluator(DatasetEvaluator):
     definitions.
     """
 
-    def __init__(self, labels: LabelSet, output_dir: str | Path | None = None, save_predictions: bool = False):
+    def __init__(
+        self, dataset: str | LabelSet, output_dir: str | Path | None = None, *, save_predictions: bool = False
+    ):
         """
         Args:
-            labels: the classes in the order of the model's outputs, and the ignore value of the ground truth.
+            dataset: name of a registered data set, or its classes in the order of the model's outputs and the ignore
+                value of the ground truth.
             output_dir: folder of the predictions file, made when absent.
             save_predictions: whether `evaluate` writes `sem_seg_predictions.json` there: one entry per image and
                 predicted class, ``{"file_name", "category_id" (the data set's own id), "segmentation" (COCO RLE)}``.
         """
         if save_predictions and output_dir is None:
             raise ValueError("SemSegEvaluator needs an output_dir to save predictions in.")
-        self.labels = labels
+        self.labels = labels_for(dataset)
         self.predictions_path = Path(output_dir) / PREDICTIONS_FILE if save_predictions else None
         self.reset()
 
@@ -51,7 +54,8 @@ class SemSegEvaluator(DatasetEvaluator):
         """Count one batch.
 
         Args:
-            inputs: with `file_name` and `sem_seg_file_name`, a mask of the image's original size.
+            inputs: with `file_name` and `sem_seg_file_name`, a mask of the image's original size; without this, with
+                `pan_seg_file_name` and `segments_info`, from which the mask is made.
             outputs: with `sem_seg`, scores [K,H,W] at that size.
 
         Raises:
@@ -68,7 +72,7 @@ class SemSegEvaluator(DatasetEvaluator):
         if self.predictions_path is not None:
             shares = comm.gather(self._predictions)
             if comm.is_main_process():
-                _write_json([entry for share in shares for entry in share], self.predictions_path)
+                write_json([entry for share in shares for entry in share], self.predictions_path)
         return {"sem_seg": semantic_metrics(self.confusion, self.labels.names)}
 
     def _predicted_classes(self, sample: dict, output: dict) -> np.ndarray:
@@ -88,13 +92,7 @@ class SemSegEvaluator(DatasetEvaluator):
         return scores.max(0).indices.to(torch.int32).cpu().numpy()
 
     def _count(self, sample: dict, predicted: np.ndarray) -> np.ndarray:
-        path = sample.get("sem_seg_file_name")
-        if path is None:
-            raise UserError(
-                f"{sample['file_name']} has no ground truth (no sem_seg_file_name in its record), so it cannot be "
-                "evaluated. Name a data set with masks in DATASETS.TEST."
-            )
-        truth = read_mask(path)
+        truth, path = semantic_truth(sample, self.labels.ignore_label)
         if truth.shape != predicted.shape:
             raise UserError(
                 f"{path}: the mask is {truth.shape[1]}x{truth.shape[0]} pixels, but the prediction for "
@@ -115,11 +113,3 @@ class SemSegEvaluator(DatasetEvaluator):
             {"file_name": file_name, "category_id": int(ids[k]), "segmentation": rle_encode(predicted == k)}
             for k in np.unique(predicted)
         ]
-
-
-def _write_json(value: list[dict], path: Path) -> None:
-    """Write beside the final name and rename, so that an interrupted run leaves no half-written file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(value))
-    os.replace(beside, path)

@@ -14,14 +14,14 @@ from torch import nn
 
 from mask2former.checkpoint import LoadReport, load_checkpoint_file
 from mask2former.checkpoint.loading import apply_weights
+from mask2former.compat import load_user_modules
 from mask2former.config import CfgNode, load_cfg
 from mask2former.data.build import build_test_transform
-from mask2former.data.catalog import MetadataCatalog, labels_of
+from mask2former.data.catalog import DatasetCatalog, MetadataCatalog, labels_of
 from mask2former.data.datasets.build import register_datasets
 from mask2former.modeling import build_model
-from mask2former.structures.labels import LabelSet
+from mask2former.structures.labels import LabelSet, builtin_labels
 from mask2former.utils.errors import UserError
-from mask2former.utils.imports import import_user_modules
 
 logger = logging.getLogger(__name__)
 
@@ -134,6 +134,8 @@ def _labels(cfg: CfgNode, contents: dict) -> LabelSet:
     """The checkpoint's labels, else those of the first data set in the config, checked against NUM_CLASSES."""
     inside = contents.get("labels")
     labels = LabelSet.from_dict(inside) if inside is not None else _labels_of_datasets(cfg)
+    if inside is not None:
+        _check_same_classes(cfg, labels)
     num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     if labels.num_classes != num_classes:
         if inside is not None:
@@ -147,6 +149,20 @@ def _labels(cfg: CfgNode, contents: dict) -> LabelSet:
     return labels
 
 
+def _check_same_classes(cfg: CfgNode, trained: LabelSet) -> None:
+    """Refuse a config whose data set has other classes than the checkpoint, where these are known without its files."""
+    name = _dataset(cfg)
+    known = builtin_labels(name) if name else None
+    if name in DatasetCatalog:
+        known = labels_of(MetadataCatalog.get(name))
+    difference = trained.difference(known) if known else ""
+    if difference:
+        raise UserError(
+            f"{cfg.MODEL.WEIGHTS} was trained with other classes than those of {name!r} in DATASETS: {difference}. "
+            "Use the recipe that it was made with, or leave the recipe out: the checkpoint carries its own."
+        )
+
+
 def _dataset(cfg: CfgNode) -> str | None:
     return next(iter([*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]), None)
 
@@ -156,7 +172,7 @@ def _labels_of_datasets(cfg: CfgNode) -> LabelSet:
     if name is None:
         logger.warning("Neither the weights nor DATASETS say what the classes are called: they are numbered.")
         return LabelSet(tuple(f"class {k}" for k in range(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)))
-    import_user_modules(cfg.IMPORTS)
+    load_user_modules(cfg.IMPORTS)
     register_datasets(cfg)
     return labels_of(MetadataCatalog.get(name))
 
@@ -171,7 +187,7 @@ def _build(cfg: CfgNode, labels: LabelSet) -> nn.Module:
     except UserError:
         if not cfg.IMPORTS:
             raise
-    import_user_modules(cfg.IMPORTS)
+    load_user_modules(cfg.IMPORTS)
     return build_model(cfg, labels)
 
 

@@ -37,9 +37,22 @@ def rle_encode(mask: Tensor | np.ndarray) -> dict:
 
 def rle_decode(rle: dict) -> np.ndarray:
     """Boolean mask [H,W] of a COCO RLE, compressed (str or bytes counts) or uncompressed (list of run lengths)."""
-    if isinstance(rle["counts"], list):
-        rle = coco_mask.frPyObjects(rle, *rle["size"])
-    return coco_mask.decode(rle).astype(bool)
+    return coco_mask.decode(coco_rle(rle, rle["size"])).astype(bool)
+
+
+def coco_rle(segmentation: list | dict | np.ndarray, size: tuple[int, int]) -> dict:
+    """A segmentation in any of COCO's forms as a compressed RLE, for pycocotools.
+
+    Args:
+        segmentation: polygons [[x0, y0, x1, y1, ...], ...], an RLE, compressed or not, or a mask [H,W].
+        size: (H, W) of the image, on which polygons are drawn.
+    """
+    if isinstance(segmentation, np.ndarray):
+        return rle_encode(segmentation)
+    if isinstance(segmentation, dict) and not isinstance(segmentation["counts"], list):
+        return segmentation
+    rle = coco_mask.frPyObjects(segmentation, *size)
+    return coco_mask.merge(rle) if isinstance(rle, list) else rle
 
 
 class BitMasks:

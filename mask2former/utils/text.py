@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def nearest(word: str, options: Iterable[str], cutoff: float = 0.6) -> str | None:
@@ -23,3 +23,9 @@ def suggest(word: str, options: Iterable[str], cutoff: float = 0.6) -> str:
     """The tail of an error message: " Did you mean 'x'?", or "" when nothing is near enough."""
     option = nearest(word, options, cutoff)
     return "" if option is None else f" Did you mean {option!r}?"
+
+
+def some(items: Sequence[object], count: int = 5) -> str:
+    """The first `count` items, and how many more there are."""
+    rest = len(items) - count
+    return "; ".join(map(str, items[:count])) + (f"; and {rest} more" if rest > 0 else "")

@@ -1,6 +1,20 @@
-"""Pictures of results: semantic, panoptic and instance drawings, and contact sheets."""
+"""Pictures of results and ground truth: semantic, panoptic and instance drawings, and contact sheets."""
 
 from mask2former.visualization.contact_sheet import ContactSheet
-from mask2former.visualization.draw import draw_instances, draw_panoptic, draw_results, draw_sem_seg
+from mask2former.visualization.draw import draw, draw_instances, draw_panoptic, draw_results, draw_sem_seg
+from mask2former.visualization.drawable import Objects, PanopticMap, SemanticMap
+from mask2former.visualization.truth import ground_truth, sample_truth
 
-__all__ = ["ContactSheet", "draw_instances", "draw_panoptic", "draw_results", "draw_sem_seg"]
+__all__ = [
+    "ContactSheet",
+    "Objects",
+    "PanopticMap",
+    "SemanticMap",
+    "draw",
+    "draw_instances",
+    "draw_panoptic",
+    "draw_results",
+    "draw_sem_seg",
+    "ground_truth",
+    "sample_truth",
+]

@@ -8,51 +8,54 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw
 
-from mask2former.data.reading import read_image, read_mask
+from mask2former.data.reading import read_image
 from mask2former.structures.labels import LabelSet
 from mask2former.utils import comm
 from mask2former.visualization.captions import font_of
-from mask2former.visualization.colors import blend
-from mask2former.visualization.draw import overlay_sem_seg
+from mask2former.visualization.drawable import KINDS, result_of
+from mask2former.visualization.thumbnails import Thumbnail, thumbnail
+from mask2former.visualization.truth import ground_truth, truth_fields
 
 # h w size of a cell, K classes
 
 _CELL = 360  # longest side of a picture on the page, pixels
 _GAP, _LINE, _FONT = 10, 22, 14  # between pictures; height of a line of text; its letters, pixels
 _PAPER, _INK, _FRAME = (255, 255, 255), (45, 45, 45), (200, 200, 200)
-_ALPHA = 0.65
 _UNKNOWN = "no ground truth"
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One image of the page; `predicted` is int32 [h,w], already of the size it is shown at."""
+    """One image of the page: its ground truth as the record tells it, and the `kind` of result that is shown."""
 
     file_name: str
-    truth_file_name: str | None
-    predicted: np.ndarray
+    truth: dict
+    kind: str
+    predicted: Thumbnail
 
 
 class ContactSheet:
     """Rows of image, ground truth and prediction with a legend, as one PNG.
 
     Given to :func:`mask2former.evaluation.inference_on_dataset`, it is shown every image and keeps only few of them,
-    spread evenly over the data set whatever its length, in little memory.
+    spread evenly over the data set whatever its length, in little memory. Of several results of a model the panoptic
+    one is shown, else the instances, else the semantic one.
     """
 
-    def __init__(self, labels: LabelSet, path: str | Path, count: int):
+    def __init__(self, labels: LabelSet, path: str | Path, count: int, threshold: float = 0.5):
         """
         Args:
             labels: names and colours of the classes, and the ignore value of the ground truth.
             path: the PNG to write; its folder is made when absent.
             count: largest number of rows; 0: nothing is kept and nothing written.
+            threshold: smallest score of an instance that is shown.
         """
         self.labels = labels
         self.path = Path(path)
         self.count = count
+        self.threshold = threshold
         self._rows: list[_Row] = []
         self._seen = 0
         self._stride = 1
@@ -61,15 +64,20 @@ class ContactSheet:
         """Show it one image.
 
         Args:
-            sample: with `file_name` and, for ground truth, `sem_seg_file_name`.
-            output: with `sem_seg`, scores [K,H,W] at the image's original size; without it nothing is kept.
+            sample: with `file_name` and whatever ground truth :func:`mask2former.visualization.truth.ground_truth`
+                finds in a record.
+            output: the model's results at the image's original size; without any nothing is kept.
         """
         due = self._seen % self._stride == 0
         self._seen += 1
-        if not due or not self.count or output.get("sem_seg") is None:
+        if not due or not self.count:
             return
-        predicted = shrink(output["sem_seg"].max(0).indices.to(torch.int32).cpu().numpy())
-        self._rows.append(_Row(sample["file_name"], sample.get("sem_seg_file_name"), predicted))
+        for kind in KINDS:
+            result = result_of(output, kind, self.threshold)
+            if result is not None:
+                predicted = thumbnail(result, self.labels, _CELL)
+                self._rows.append(_Row(sample["file_name"], truth_fields(sample), kind, predicted))
+                break
         if len(self._rows) > 2 * self.count:  # twice too many: keep every other one, and every other from now on
             self._rows = self._rows[::2]
             self._stride *= 2
@@ -93,10 +101,9 @@ class ContactSheet:
     def _page(self, rows: list[_Row]) -> Image.Image:
         drawn, present = [], np.zeros(self.labels.num_classes + 1, dtype=np.int64)
         for row in rows:
-            pictures, maps = self._pictures(row)
+            pictures, pixels = self._pictures(row)
             drawn.append(pictures)
-            for labels in maps:
-                present += np.bincount(self._known(labels).ravel(), minlength=len(present))
+            present += pixels
         width = max(picture.shape[1] for pictures in drawn for picture in pictures)
         heights = [pictures[0].shape[0] for pictures in drawn]
         pages_height = 2 * _GAP + _LINE + sum(h + _LINE + _GAP for h in heights)
@@ -114,24 +121,20 @@ class ContactSheet:
         page.paste(legend, (4 * _GAP + 3 * width, 0))
         return page
 
-    def _pictures(self, row: _Row) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """The pictures of a row, uint8 [h,w,3] each, and the label maps that they show."""
-        height, width = row.predicted.shape
+    def _pictures(self, row: _Row) -> tuple[list[np.ndarray], np.ndarray]:
+        """The pictures of a row, uint8 [h,w,3] each; and the pixels of each class, then of no label, int64 [K+1]."""
+        height, width = row.predicted.rows.shape
         image = Image.fromarray(read_image(row.file_name, "RGB"))
         image = np.array(image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0))
-        prediction = overlay_sem_seg(image, row.predicted, self.labels, _ALPHA)
-        if row.truth_file_name is None:
-            return [image, np.full_like(image, 255), prediction], [row.predicted]
-        truth = shrink(read_mask(row.truth_file_name))
-        drawn = overlay_sem_seg(image, truth, self.labels, _ALPHA)
-        unknown = self._known(truth) == self.labels.num_classes
-        drawn = blend(drawn, np.zeros(3), _ALPHA, unknown)
-        return [image, drawn, prediction], [truth, row.predicted]
-
-    def _known(self, labels: np.ndarray) -> np.ndarray:
-        """A label map with K in place of every value outside [0, K)."""
         num_classes = self.labels.num_classes
-        return np.where((labels >= 0) & (labels < num_classes), labels, num_classes)
+        pixels = np.append(row.predicted.pixels_of(num_classes), 0)
+        prediction = row.predicted.draw(image, self.labels)
+        found = ground_truth(row.truth, row.kind)
+        if found is None:
+            return [image, np.full_like(image, 255), prediction], pixels
+        truth = thumbnail(found, self.labels, _CELL)
+        pixels += np.append(truth.pixels_of(num_classes), truth.unlabelled.sum())
+        return [image, truth.draw_truth(image, self.labels), prediction], pixels
 
     def _legend(self, present: np.ndarray, height: int) -> Image.Image:
         """Colours and names of the classes on the page, in class order, in as many columns as the height asks for."""
@@ -139,8 +142,10 @@ class ContactSheet:
         names = [*self.labels.names, _UNKNOWN]
         entries = [(palette[k], names[k]) for k in np.flatnonzero(present)]
         per_column = max(1, (height - 2 * _GAP - _LINE) // _LINE)
-        column_width = _LINE + 2 * _GAP + math.ceil(max(font_of(_FONT).getlength(name) for _, name in entries))
-        columns = math.ceil(len(entries) / per_column)
+        column_width = (
+            _LINE + 2 * _GAP + math.ceil(max((font_of(_FONT).getlength(name) for _, name in entries), default=0))
+        )
+        columns = max(1, math.ceil(len(entries) / per_column))
         legend = Image.new("RGB", (columns * column_width, height), _PAPER)
         pen = ImageDraw.Draw(legend)
         for i, (color, name) in enumerate(entries):
@@ -148,13 +153,3 @@ class ContactSheet:
             pen.rectangle((x, y + 2, x + _LINE - 5, y + _LINE - 5), fill=color, outline=_FRAME)
             pen.text((x + _LINE, y), name, font=font_of(_FONT), fill=_INK)
         return legend
-
-
-def shrink(labels: np.ndarray) -> np.ndarray:
-    """A label map [H,W] taken at the centres of a grid whose longer side is that of a cell; a small one grows."""
-    scale = _CELL / max(labels.shape)
-    ys, xs = (
-        np.minimum(((np.arange(max(1, round(side * scale))) + 0.5) / scale).astype(int), side - 1)
-        for side in labels.shape
-    )
-    return labels[ys[:, None], xs]

@@ -7,14 +7,27 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from mask2former.structures.instances import Instances
 from mask2former.structures.labels import LabelSet
+from mask2former.structures.masks import rle_decode
 from mask2former.visualization.captions import Caption, region_captions, widest_place, write_captions
 from mask2former.visualization.colors import blend, instance_color, lighten
+from mask2former.visualization.drawable import (
+    KINDS,
+    Drawable,
+    Objects,
+    PanopticMap,
+    objects_of,
+    result_of,
+    to_numpy,
+)
 
 # H W image size, K classes, N instances
+
+CROWD = " (crowd)"  # follows the class name of a group that nobody outlined one by one
 
 
 def draw_sem_seg(
@@ -31,7 +44,7 @@ def draw_sem_seg(
     Returns:
         uint8 [H,W,3] RGB.
     """
-    sem = _to_numpy(sem)
+    sem = to_numpy(sem)
     drawn = overlay_sem_seg(image, sem, labels, alpha)
     return write_captions(drawn, region_captions(sem, dict(enumerate(labels.names))))
 
@@ -54,43 +67,57 @@ def draw_panoptic(
     labels: LabelSet,
     alpha: float = 0.55,
 ) -> np.ndarray:
-    """Stuff in its class colour, each thing in a shade of it, with borders and names.
+    """Stuff in its class colour, each thing in a shade of it, crowds hatched, with borders and names.
 
     Args:
         image: uint8 [H,W,3] RGB.
         seg: segment ids [H,W]; 0 is no segment and shows the image alone.
-        segments_info: for each segment ``id``, ``category_id`` (class number in [0, K)) and ``isthing``.
+        segments_info: for each segment ``id``, ``category_id`` (class number in [0, K)), ``isthing`` and, if known,
+            ``iscrowd``.
         labels: names and colours.
         alpha: opacity of the colours, 0 to 1.
 
     Returns:
         uint8 [H,W,3] RGB.
     """
-    seg = _to_numpy(seg)
+    seg = to_numpy(seg)
     _check_size(image, seg.shape, "panoptic map")
-    palette = labels.palette()
-    # row 0 of the tables belongs to pixels of no listed segment
-    colors, things, texts = np.zeros((len(segments_info) + 1, 3), np.uint8), [False], {}
-    seen: dict[int, int] = {}
-    for row, segment in enumerate(segments_info, start=1):
-        k = segment["category_id"]
-        shade = seen.get(k, 0) if segment["isthing"] else 0
-        seen[k] = shade + 1
-        colors[row] = instance_color(palette[k], shade)
-        things.append(bool(segment["isthing"]))
-        texts[row] = labels.names[k]
-    rows = _rows_of(seg, [segment["id"] for segment in segments_info])
-    drawn = blend(image, colors[rows], alpha, rows > 0)
-    border = region_borders(rows, _line_width(seg.shape)) & (rows > 0)
-    lines = np.where(np.array(things)[:, None], lighten(colors), colors)
+    rows = rows_of(seg, segments_info)
+    texts = {
+        row: labels.names[segment["category_id"]] + (CROWD if segment.get("iscrowd") else "")
+        for row, segment in enumerate(segments_info, start=1)
+    }
+    return write_captions(overlay_segments(image, rows, segments_info, labels, alpha), region_captions(rows, texts))
+
+
+def overlay_segments(
+    image: np.ndarray, rows: np.ndarray, segments_info: Sequence[dict], labels: LabelSet, alpha: float
+) -> np.ndarray:
+    """The colours and borders of :func:`draw_panoptic`, without names.
+
+    Args:
+        rows: position + 1 of each pixel's segment in `segments_info`, 0 for none; integers [H,W].
+    """
+    things = np.array([False, *(bool(segment["isthing"]) for segment in segments_info)])
+    crowds = np.array([False, *(bool(segment.get("iscrowd")) for segment in segments_info)])
+    colors = np.array(
+        [(0, 0, 0), *_shades([segment["category_id"] for segment in segments_info], things[1:], labels)], np.uint8
+    )
+    line = _line_width(rows.shape)
+    filled = rows > 0
+    if crowds.any():
+        filled &= ~crowds[rows] | _stripes((slice(0, rows.shape[0]), slice(0, rows.shape[1])), line)
+    drawn = blend(image, colors[rows], alpha, filled)
+    border = region_borders(rows, line) & (rows > 0)
+    lines = np.where(things[:, None], lighten(colors), colors)
     drawn[border] = lines[rows[border]]
-    return write_captions(drawn, region_captions(rows, texts))
+    return drawn
 
 
 def draw_instances(
     image: np.ndarray, instances: Instances, labels: LabelSet, threshold: float = 0.5, alpha: float = 0.5
 ) -> np.ndarray:
-    """Masks in shades of their class colours, with outlines, names and scores; small ones lie on top.
+    """:func:`draw_objects` for predicted instances.
 
     Args:
         image: uint8 [H,W,3] RGB.
@@ -102,29 +129,53 @@ def draw_instances(
     Returns:
         uint8 [H,W,3] RGB.
     """
-    _check_size(image, instances.image_size, "instances")
-    drawn = image.copy()
-    if len(instances) == 0:
-        return drawn
-    kept = instances[instances.scores >= threshold]
-    masks = _to_numpy(kept.pred_masks > 0)
-    classes, scores = _to_numpy(kept.pred_classes).tolist(), _to_numpy(kept.scores).tolist()
-    colors = _instance_colors(classes, labels)
-    captions = []
-    for i in np.argsort(-masks.sum((1, 2)), kind="stable"):
-        rows, columns = masks[i].any(1).nonzero()[0], masks[i].any(0).nonzero()[0]
+    return draw_objects(image, objects_of(instances, threshold), labels, alpha)
+
+
+def draw_objects(image: np.ndarray, objects: Objects, labels: LabelSet, alpha: float = 0.5) -> np.ndarray:
+    """Masks in shades of their class colours, crowds hatched, with outlines, names and scores; small ones lie on top.
+
+    Args:
+        image: uint8 [H,W,3] RGB.
+        objects: of the image's size.
+        labels: names and colours.
+        alpha: opacity of the colours, 0 to 1.
+
+    Returns:
+        uint8 [H,W,3] RGB.
+    """
+    _check_size(image, objects.size, "instances")
+    drawn, captions = image.copy(), []
+    colors = _shades(objects.classes, np.ones(len(objects.classes), bool), labels)
+    areas = coco_mask.area(list(objects.masks)) if len(objects.masks) else np.zeros(0)
+    line = _line_width(objects.size)
+    for i in np.argsort(-areas.astype(np.int64), kind="stable"):
+        mask = rle_decode(objects.masks[i])
+        rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
         if not len(rows):
             continue
         box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        _paint_mask(drawn[box], masks[i][box], colors[i], alpha, _line_width(instances.image_size))
-        y, x = widest_place(masks[i][box])
-        text = f"{labels.names[classes[i]]} {scores[i]:.0%}"
-        captions.append(Caption(text, columns[0] + x, rows[0] + y, float(masks[i].sum())))
+        crowd = bool(objects.crowds[i]) if len(objects.crowds) else False
+        filled = mask[box] & _stripes(box, line) if crowd else mask[box]
+        _paint_mask(drawn[box], mask[box], filled, colors[i], alpha, line)
+        y, x = widest_place(mask[box])
+        text = labels.names[objects.classes[i]] + (CROWD if crowd else "")
+        text += f" {objects.scores[i]:.0%}" if len(objects.scores) else ""
+        captions.append(Caption(text, columns[0] + x, rows[0] + y, float(areas[i])))
     return write_captions(drawn, captions)
 
 
+def draw(image: np.ndarray, drawable: Drawable, labels: LabelSet) -> np.ndarray:
+    """A result or ground truth of any kind over its image, uint8 [H,W,3] RGB."""
+    if isinstance(drawable, PanopticMap):
+        return draw_panoptic(image, drawable.ids, drawable.segments, labels)
+    if isinstance(drawable, Objects):
+        return draw_objects(image, drawable, labels)
+    return draw_sem_seg(image, drawable.classes, labels)
+
+
 def draw_results(image: np.ndarray, output: dict, labels: LabelSet, threshold: float = 0.5) -> dict[str, np.ndarray]:
-    """A drawing of every result in a model's output for one image: "semantic", "panoptic", "instances".
+    """A drawing of every result in a model's output for one image: "panoptic", "instances", "semantic".
 
     Args:
         image: uint8 [H,W,3] RGB, of the size of the results.
@@ -132,14 +183,19 @@ def draw_results(image: np.ndarray, output: dict, labels: LabelSet, threshold: f
         labels: names and colours.
         threshold: smallest score of an instance that is drawn.
     """
-    drawings = {}
-    if output.get("sem_seg") is not None:
-        drawings["semantic"] = draw_sem_seg(image, output["sem_seg"].max(0).indices, labels)
-    if output.get("panoptic_seg") is not None:
-        drawings["panoptic"] = draw_panoptic(image, *output["panoptic_seg"], labels)
-    if output.get("instances") is not None:
-        drawings["instances"] = draw_instances(image, output["instances"], labels, threshold)
-    return drawings
+    found = {kind: result_of(output, kind, threshold) for kind in KINDS}
+    return {kind: draw(image, drawable, labels) for kind, drawable in found.items() if drawable is not None}
+
+
+def rows_of(seg: np.ndarray, segments_info: Sequence[dict]) -> np.ndarray:
+    """Position + 1 of each pixel's segment in `segments_info`, 0 where it is not among them; integers [H,W]."""
+    if not len(segments_info):
+        return np.zeros(seg.shape, dtype=np.int64)
+    ids = np.array([segment["id"] for segment in segments_info])
+    order = np.argsort(ids)
+    ordered = ids[order]
+    place = np.searchsorted(ordered, seg).clip(max=len(ids) - 1)
+    return np.where(ordered[place] == seg, order[place] + 1, 0)
 
 
 def region_borders(regions: np.ndarray, width: int = 1) -> np.ndarray:
@@ -154,36 +210,32 @@ def region_borders(regions: np.ndarray, width: int = 1) -> np.ndarray:
     return border
 
 
-def _paint_mask(area: np.ndarray, mask: np.ndarray, color: tuple[int, int, int], alpha: float, line: int) -> None:
-    """Paint a mask [h,w] and its outline into `area`, uint8 [h,w,3], in place."""
-    area[:] = blend(area, np.array(color), alpha, mask)
+def _paint_mask(
+    area: np.ndarray, mask: np.ndarray, filled: np.ndarray, color: tuple[int, int, int], alpha: float, line: int
+) -> None:
+    """Paint the part `filled` of a mask [h,w], and its outline, into `area`, uint8 [h,w,3], in place."""
+    area[:] = blend(area, np.array(color), alpha, filled)
     area[mask & ~ndimage.binary_erosion(mask, iterations=line)] = lighten(np.array(color))
 
 
-def _instance_colors(classes: Sequence[int], labels: LabelSet) -> list[tuple[int, int, int]]:
+def _stripes(box: tuple[slice, slice], line: int) -> np.ndarray:
+    """Boolean [h,w]: slanting stripes over a box of the image, which hatch what stands for a crowd."""
+    rows, columns = (np.arange(side.start, side.stop) for side in box)
+    return (rows[:, None] + columns) % (8 * line) < 3 * line
+
+
+def _shades(classes: Sequence[int], things: Sequence[bool], labels: LabelSet) -> list[tuple[int, int, int]]:
+    """A colour for each region: stuff its class's own, the things of one class different shades of it."""
     palette, seen, colors = labels.palette(), {}, []
-    for k in classes:
-        colors.append(instance_color(palette[k], seen.get(k, 0)))
-        seen[k] = seen.get(k, 0) + 1
+    for k, thing in zip(classes, things, strict=True):
+        shade = seen.get(k, 0) if thing else 0
+        seen[k] = shade + 1
+        colors.append(instance_color(palette[k], shade))
     return colors
-
-
-def _rows_of(seg: np.ndarray, ids: Sequence[int]) -> np.ndarray:
-    """Position + 1 of each pixel's id in `ids`, 0 where it is not among them; integers [H,W]."""
-    if not len(ids):
-        return np.zeros(seg.shape, dtype=np.int64)
-    order = np.argsort(ids)
-    ordered = np.asarray(ids)[order]
-    place = np.searchsorted(ordered, seg).clip(max=len(ids) - 1)
-    return np.where(ordered[place] == seg, order[place] + 1, 0)
 
 
 def _line_width(size: tuple[int, ...]) -> int:
     return max(1, round(math.sqrt(size[0] * size[1]) / 700))
-
-
-def _to_numpy(values: np.ndarray | torch.Tensor) -> np.ndarray:
-    return values.detach().cpu().numpy() if torch.is_tensor(values) else np.asarray(values)
 
 
 def _check_size(image: np.ndarray, size: tuple[int, ...], what: str) -> None:

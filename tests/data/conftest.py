@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,3 +77,32 @@ def tiny_cfg(tiny_root: Path) -> Callable:
         return cfg
 
     return build
+
+
+@pytest.fixture(scope="session")
+def drawn_shapes(repo_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shapes data set in all its formats, 4 + 3 pictures of 48x48 pixels; not to be changed."""
+    spec = importlib.util.spec_from_file_location("make_shapes", repo_dir / "datasets" / "make_shapes.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    root = tmp_path_factory.mktemp("drawn") / "shapes"
+    module.make(root, train=4, valid=3, size=48)
+    return root
+
+
+@pytest.fixture
+def shapes_root(drawn_shapes: Path, tmp_path: Path) -> Path:
+    """A copy of `drawn_shapes` that a test may change."""
+    return Path(shutil.copytree(drawn_shapes, tmp_path / "shapes"))
+
+
+@pytest.fixture
+def edit_json() -> Callable:
+    """Function of (path, change) that gives the content of a JSON file to `change` and writes it back."""
+
+    def edit(path: Path, change: Callable[[dict], object]) -> None:
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return edit

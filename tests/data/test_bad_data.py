@@ -211,7 +211,7 @@ def test_records_of_a_wrong_size_and_empty_data_sets(tiny_cfg, tiny_root):
     [
         ({}, "ROOT is missing"),
         ({"ROT": "x"}, "no key 'ROT'. Did you mean 'ROOT'"),
-        ({"ROOT": "x", "TYPE": "coco"}, "TYPE is 'coco'; expected 'sem_seg_folder'"),
+        ({"ROOT": "x", "TYPE": "coco"}, "TYPE is 'coco'; expected one of 'sem_seg_folder', 'coco_instances'"),
         ({"ROOT": "tiny"}, r"no class names.*CLASSES.*classes\.json"),
         ({"ROOT": "tiny", "CLASSES": ["a", "a"]}, "names a more than once"),
         ({"ROOT": "tiny", "CLASSES": "road"}, "must be a list of class names"),

@@ -2,7 +2,7 @@ import pytest
 
 from mask2former.data import DatasetCatalog, MetadataCatalog, labels_of, register_builtin
 from mask2former.data.catalog import Metadata, metadata_of
-from mask2former.structures import LabelSet, builtin_labels
+from mask2former.structures import LabelSet
 from mask2former.utils.errors import UserError
 
 
@@ -54,22 +54,59 @@ def test_labels_without_names_say_how_to_set_them():
         labels_of(MetadataCatalog.get("mine"))
 
 
-def test_builtin_sets_have_their_published_labels(tmp_path):
-    register_builtin(tmp_path)
-    register_builtin(tmp_path)
-    for name in MetadataCatalog.list():
-        assert labels_of(MetadataCatalog.get(name)) == builtin_labels(name), name
-    assert labels_of(MetadataCatalog.get("ade20k_sem_seg_val")).num_classes == 150
-    assert len(labels_of(MetadataCatalog.get("coco_2017_val_panoptic")).thing_ids) == 80
-    with pytest.raises(UserError, match=f"{tmp_path}.*does not exist"):
+def test_unknown_name_lists_several_near_ones():
+    for name in ("street_train", "street_valid"):
+        DatasetCatalog.register(name, list)
+    with pytest.raises(UserError, match="Did you mean 'street_train' or 'street_valid'.*<entry>_<split>"):
+        DatasetCatalog.get("street_trai")
+
+
+@pytest.mark.parametrize(
+    ("fields", "names", "things"),
+    [
+        ({"stuff_classes": ["a", "b"]}, ("a", "b"), ()),
+        ({"thing_classes": ["a", "b"]}, ("a", "b"), (0, 1)),
+        ({"stuff_classes": ["a", "b", "c"], "thing_classes": ["c"]}, ("a", "b", "c"), (2,)),
+        ({"stuff_classes": ["a", "b"], "thing_classes": ["c"], "evaluator_type": "coco"}, ("c",), (0,)),
+        (
+            {"stuff_classes": ["a", "b"], "thing_classes": ["a", "b"], "thing_dataset_id_to_contiguous_id": {9: 1}},
+            ("a", "b"),
+            (1,),
+        ),
+    ],
+)
+def test_classes_and_things_follow_from_the_metadata(fields, names, things):
+    labels = labels_of(Metadata("x").set(**fields))
+    assert labels.names == names and labels.thing_ids == things
+
+
+class _TheirCatalog(dict):
+    """As detectron2's catalogs behave: a mapping, with `get` making what is asked for, and `list`."""
+
+    def get(self, name):
+        return self[name]
+
+    def list(self):
+        return [*self]
+
+
+def test_other_catalogs_are_consulted(monkeypatch, tmp_path):
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        monkeypatch.setattr(catalog, "_consulted", [])
+    records = [{"file_name": "theirs.png"}]
+    datasets = _TheirCatalog(theirs=records, ade20k_sem_seg_val=records)
+    metadata = _TheirCatalog(theirs=Metadata("theirs").set(thing_classes=["a"], evaluator_type="coco"))
+    DatasetCatalog.consult(datasets)
+    DatasetCatalog.consult(datasets)
+    MetadataCatalog.consult(metadata)
+    assert DatasetCatalog.get("theirs") == records and "theirs" in DatasetCatalog
+    assert DatasetCatalog.source("theirs") is DatasetCatalog.source("theirs")
+    assert DatasetCatalog.list().count("theirs") == 1
+    assert labels_of(MetadataCatalog.get("theirs")).names == ("a",)
+    register_builtin(tmp_path)  # our own readers go before
+    with pytest.raises(UserError, match="prepare_ade20k_sem_seg.py"):
         DatasetCatalog.get("ade20k_sem_seg_val")
-    with pytest.raises(UserError, match="no reader"):
-        DatasetCatalog.get("coco_2017_val")
-
-
-def test_builtin_registration_leaves_a_users_own_data_set_alone(tmp_path):
-    DatasetCatalog.register("ade20k_sem_seg_val", lambda: [{"file_name": "mine.png"}])
-    MetadataCatalog.get("ade20k_sem_seg_val").set(stuff_classes=["only"])
-    register_builtin(tmp_path)
-    assert DatasetCatalog.get("ade20k_sem_seg_val") == [{"file_name": "mine.png"}]
-    assert MetadataCatalog.get("ade20k_sem_seg_val").stuff_classes == ["only"]
+    DatasetCatalog.register("theirs", list)
+    assert DatasetCatalog.get("theirs") == []
+    with pytest.raises(UserError, match="Did you mean 'theirs'"):
+        DatasetCatalog.get("their")

@@ -146,8 +146,9 @@ def test_unstated_ignore_value_is_no_class(tmp_path):
 
 def test_unsupported_settings_say_what_is_available(tiny_cfg):
     for key, value, message in (
-        ("INPUT.DATASET_MAPPER_NAME", "mask_former_panoptic", "Available: mask_former_semantic"),
-        ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler", "Available: TrainingSampler"),
+        ("INPUT.DATASET_MAPPER_NAME", "mask_former_panoptics", "Did you mean 'mask_former_panoptic'.*Available: "),
+        ("INPUT.DATASET_MAPPER_NAME", "coco_panoptic_lsj", "Mappers that fit: mask_former_semantic."),
+        ("DATALOADER.SAMPLER_TRAIN", "RandomSubsetTrainingSampler", "Available: TrainingSampler, RepeatFactor"),
         ("DATALOADER.NUM_WORKERS", -1, "DATALOADER.NUM_WORKERS is -1"),
         ("INPUT.FORMAT", "L", "INPUT.FORMAT is 'L'"),
         ("INPUT.SIZE_DIVISIBILITY", 18, r"INPUT.CROP.SIZE \[16, 20\] does not fit INPUT.SIZE_DIVISIBILITY 18"),
@@ -185,3 +186,56 @@ def test_an_unused_entry_may_lack_its_folder(tiny_cfg, tmp_path):
     assert "elsewhere_train" not in DatasetCatalog
     with pytest.raises(UserError, match="elsewhere of data set 'elsewhere' does not exist"):
         tiny_cfg("DATASETS.CUSTOM", cfg.DATASETS.CUSTOM, "DATASETS.TEST", ["elsewhere_valid"])
+
+
+@pytest.fixture
+def shapes_cfg(tiny_cfg, shapes_root):
+    """Function of TYPE, mapper, KEY, VALUE, ... that returns a recipe over the drawn shapes in a COCO format."""
+
+    def build(kind, mapper, *opts):
+        files = {"IMAGES": "train/images", "ANNOTATIONS": f"annotations/{kind.removeprefix('coco_')}_train.json"}
+        if kind == "coco_panoptic":
+            files["PANOPTIC"] = "panoptic_train"
+        cfg = tiny_cfg(
+            "DATASETS.CUSTOM", {"drawn": {"TYPE": kind, "ROOT": str(shapes_root), "SPLITS": {"train": files}}}
+        )
+        classes = {"coco_instances": 5, "coco_panoptic": 8}[kind]
+        jitter = ("INPUT.IMAGE_SIZE", 20, "INPUT.MIN_SCALE", 0.8, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", classes)
+        names = ("DATASETS.TRAIN", ["drawn_train"], "INPUT.DATASET_MAPPER_NAME", mapper)
+        cfg.merge_from_list([*names, *jitter, *opts])
+        return cfg
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("kind", "mapper"),
+    [
+        ("coco_instances", "coco_instance_lsj"),
+        ("coco_instances", "mask_former_instance"),
+        ("coco_panoptic", "coco_panoptic_lsj"),
+        ("coco_panoptic", "mask_former_panoptic"),
+    ],
+)
+def test_declared_objects_and_segments_are_loaded(shapes_cfg, kind, mapper):
+    for batch in islice(build_train_loader(shapes_cfg(kind, mapper)), 4):
+        for sample in batch:
+            assert sample["image"].shape == (3, 20, 20) and sample["instances"].gt_masks.shape[1:] == (20, 20)
+            if kind == "coco_panoptic":  # the drawings have no unlabelled pixels
+                assert sample["instances"].gt_masks.sum(0).max() == 1
+
+
+def test_images_without_objects_are_left_out_unless_wanted(shapes_cfg, shapes_root, edit_json):
+    def strip(content):
+        first, second = content["images"][:2]
+        content["annotations"] = [a for a in content["annotations"] if a["image_id"] != first["id"]]
+        for annotation in content["annotations"]:
+            annotation["iscrowd"] = int(annotation["image_id"] == second["id"])
+
+    edit_json(shapes_root / "annotations" / "instances_train.json", strip)
+    assert len(build_train_loader(shapes_cfg("coco_instances", "coco_instance_lsj")).records) == 2
+    opts = ("DATALOADER.FILTER_EMPTY_ANNOTATIONS", False)
+    loader = build_train_loader(shapes_cfg("coco_instances", "coco_instance_lsj", *opts))
+    assert len(loader.records) == 4
+    counts = {sample["image_id"]: len(sample["instances"]) for batch in islice(loader, 2) for sample in batch}
+    assert len(counts) == 4 and sum(count == 0 for count in counts.values()) >= 2

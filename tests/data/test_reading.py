@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mask2former.data.reading import read_image, read_mask, read_size
+from mask2former.data.reading import read_image, read_mask, read_panoptic, read_size
 from mask2former.utils.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -112,3 +112,21 @@ def test_size_comes_from_the_header(tmp_path):
     Image.fromarray(RNG.integers(0, 256, (120, 180), dtype=np.uint8)).save(tmp_path / "whole.png")
     (tmp_path / "head.png").write_bytes((tmp_path / "whole.png").read_bytes()[:900])
     assert read_size(tmp_path / "head.png") == (120, 180)
+
+
+def test_panoptic_ids_are_put_together_from_three_bytes(tmp_path):
+    ids = COLOR.astype(np.int32) @ [1, 256, 65536]
+    Image.fromarray(COLOR).save(tmp_path / "rgb.png")
+    Image.fromarray(np.dstack([COLOR, GREY])).save(tmp_path / "rgba.png")
+    Image.fromarray(GREY).save(tmp_path / "grey.png")
+    wide = RNG.integers(0, 65536, (6, 9)).astype(np.uint16)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    for name, wanted in (("rgb", ids), ("rgba", ids), ("grey", GREY), ("wide", wide)):
+        found = read_panoptic(tmp_path / f"{name}.png")
+        assert found.dtype == np.int32, name
+        np.testing.assert_array_equal(found, wanted, err_msg=name)
+    Image.fromarray(COLOR).convert("CMYK").save(tmp_path / "cmyk.tif")
+    with pytest.raises(UserError, match=r"cmyk.tif has pixels of mode 'CMYK'; expected segment ids"):
+        read_panoptic(tmp_path / "cmyk.tif")
+    with pytest.raises(UserError, match=r"Panoptic map .*none.png does not exist"):
+        read_panoptic(tmp_path / "none.png")

@@ -2,7 +2,13 @@ from itertools import islice
 
 import pytest
 
-from mask2former.data.samplers import InferenceSampler, TrainingBatches, TrainingSampler
+from mask2former.data.samplers import (
+    InferenceSampler,
+    RepeatFactorTrainingSampler,
+    TrainingBatches,
+    TrainingSampler,
+    repeat_factors,
+)
 
 
 def _plan(images=12, passes=1, rank=0, world=1, wide=None, size=17, seed=4):
@@ -60,3 +66,42 @@ def test_inference_shards_are_contiguous_and_complete(size, world):
     assert [index for shard in shards for index in shard] == list(range(size))
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
     assert [len(InferenceSampler(size, rank, world)) for rank in range(world)] == [len(shard) for shard in shards]
+
+
+# ---------------------------------------------------------------- repeat factors
+
+
+def test_repeat_factors_are_the_papers():
+    """LVIS: r = max over the image's classes of max(1, sqrt(t / f))."""
+    classes = [{0, 1}] * 6 + [{0}] * 3 + [{2, 0}] + [set()] * 6  # f = 10/16, 6/16, 1/16
+    factors = repeat_factors(classes, 0.5)
+    common, rare = 1.0, (0.5 / (1 / 16)) ** 0.5
+    middle = (0.5 / (6 / 16)) ** 0.5
+    assert factors == pytest.approx([middle] * 6 + [common] * 3 + [rare] + [1.0] * 6)
+    assert repeat_factors(classes, 0.5, sqrt=False)[9] == pytest.approx(8.0)
+    assert repeat_factors(classes, 0.0) == [1.0] * 16
+    assert repeat_factors([[4, 4], [5]], 1.0) == pytest.approx([2**0.5] * 2)  # a class counts once per image
+
+
+def test_records_come_as_often_as_their_factors_say():
+    factors = [1.0, 1.25, 2.5, 3.0]
+    sampler = RepeatFactorTrainingSampler(factors, seed=1)
+    epochs = [sampler._order(epoch).tolist() for epoch in range(2000)]
+    counts = [[epoch.count(i) for epoch in epochs] for i in range(4)]
+    assert [set(c) for c in counts] == [{1}, {1, 2}, {2, 3}, {3}]
+    assert [sum(c) / 2000 for c in counts] == pytest.approx(factors, abs=0.05)
+    assert len({tuple(epoch[:3]) for epoch in epochs}) > 20
+
+
+@pytest.mark.parametrize("start", [0, 1, 7, 8, 31, 100])
+def test_the_repeating_stream_may_start_anywhere(start):
+    sampler = RepeatFactorTrainingSampler([1.0, 1.5, 1.2, 2.7, 1.0], seed=3)
+    whole = list(islice(sampler, 140))
+    assert [position for position, _ in whole] == list(range(140))
+    assert list(islice(sampler.stream(start), 40)) == whole[start : start + 40]
+    assert whole != list(islice(RepeatFactorTrainingSampler(sampler.factors, seed=4), 140))
+
+
+def test_factors_of_one_repeat_nothing():
+    stream = islice(RepeatFactorTrainingSampler([1.0] * 9, seed=3), 27)
+    assert sorted(index for _, index in stream) == sorted([*range(9)] * 3)

@@ -5,6 +5,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from mask2former.data import transforms as T
+from mask2former.structures import Polygons
 from mask2former.utils.errors import UserError
 
 
@@ -182,3 +183,95 @@ def test_the_same_seed_gives_the_same_sample_from_torchs_generator_alone():
         torch.manual_seed(5)
         results.append(steps(image, mask))
     assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
+
+
+# ---------------------------------------------------------------- image, masks and polygons together
+
+
+def _scene(height: int = 90, width: int = 120) -> tuple[tv_tensors.Image, tv_tensors.Mask, Polygons]:
+    """Two shapes, drawn as polygons, as a map of ids, and in the red and green channel of a picture."""
+    polygons = Polygons.from_coco(
+        [[[20.5, 15, 70, 22, 61, 66.5, 30, 58]], [[66, 40, 119, 33, 97, 84]]], canvas_size=(height, width)
+    )
+    drawn = polygons.draw().to(torch.uint8)
+    drawn[0] &= 1 - drawn[1]
+    image = torch.stack([drawn[0] * 255, drawn[1] * 255, torch.zeros_like(drawn[0])])
+    return tv_tensors.Image(image), tv_tensors.Mask(drawn[0] + 2 * drawn[1]), polygons
+
+
+def _border(mask: torch.Tensor, reach: int) -> torch.Tensor:
+    """Pixels at most `reach` away from the outline of a boolean mask [h,w]."""
+
+    def grow(inside):
+        return torch.nn.functional.max_pool2d(inside[None].float(), 2 * reach + 1, 1, reach)[0] > 0
+
+    return grow(mask) & grow(~mask)
+
+
+MOVES = {
+    "resize": T.ResizeShortestEdge([40, 90, 201], 1000),
+    "crop": T.RandomCrop(T.CropSize("absolute", (50, 70))),
+    "horizontal": v2.RandomHorizontalFlip(1.0),
+    "vertical": v2.RandomVerticalFlip(1.0),
+    "pad": T.PadTo(130, mask_fill=0),
+    "jitter": T.LargeScaleJitter(128, 0.3, 2.0),
+    "coco": v2.Compose([T.random_flip("horizontal"), T.LargeScaleJitter(200, 0.5, 3.0), T.PadTo(200, mask_fill=0)]),
+    "ade": v2.Compose(
+        [T.ResizeShortestEdge([60, 130], 999), T.RandomCrop(T.CropSize("absolute", (80, 80))), T.PadTo(80, mask_fill=0)]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_image_ids_and_polygons_stay_aligned(name):
+    scene = _scene()
+    for _ in range(12):
+        image, ids, polygons = MOVES[name](*scene)
+        assert type(polygons) is Polygons and polygons.canvas_size == tuple(ids.shape) == tuple(image.shape[-2:])
+        outlines = polygons.draw()
+        outlines[0] &= ~outlines[1]
+        for k, outline in enumerate(outlines):
+            inside = ids.as_subclass(torch.Tensor) == k + 1
+            # the drawing is rounded to source pixels, which may be 3 pixels wide after enlarging
+            assert not ((outline != inside) & ~_border(outline, 4)).any()
+            seen = image[k].as_subclass(torch.Tensor) > 128  # the value of padding
+            assert not ((seen != inside) & ~_border(inside, 1)).any()
+
+
+def test_drawn_after_the_crop_equals_the_crop_of_the_drawn():
+    """Reduced, where the drawing at the source is finer than the pixels compared."""
+    scene = _scene(360, 480)
+    steps = v2.Compose([T.LargeScaleJitter(400, 0.3, 0.9), T.RandomCrop(T.CropSize("relative", (0.5, 0.5)))])
+    for _ in range(10):
+        _, ids, polygons = steps(*scene)
+        outline = polygons.draw()[1]
+        assert not ((outline != (ids.as_subclass(torch.Tensor) == 2)) & ~_border(outline, 1)).any()
+
+
+def test_jitter_scales_to_the_square_and_cuts_it_out():
+    image = tv_tensors.Image(torch.zeros(3, 60, 80, dtype=torch.uint8))
+    for factor, size in ((0.5, (38, 50)), (1.0, (75, 100)), (1.2, (90, 100)), (2.0, (100, 100))):
+        jitter = T.LargeScaleJitter(100, factor, factor)
+        assert jitter(image).shape[1:] == size
+        assert jitter(tv_tensors.Image(image.transpose(1, 2))).shape[1:] == size[::-1]
+    windows = [T.LargeScaleJitter(100, 2.0, 2.0).make_params([image])["window"] for _ in range(300)]
+    assert all(window["height"] == window["width"] == 40 for window in windows)
+    assert {window["top"] for window in windows} == set(range(21))
+    assert {window["left"] for window in windows} == set(range(41))
+    shapes = [T.LargeScaleJitter(100, 0.1, 2.0)(image).shape[2] for _ in range(300)]
+    assert min(shapes) < 20 and 0.4 < np.mean([shape == 100 for shape in shapes]) < 0.65  # (2 - 1) / (2 - 0.1)
+
+
+def test_jitter_of_a_strip_and_of_a_point():
+    for height, width in ((1, 900), (700, 1), (1, 1), (3, 2)):
+        image = tv_tensors.Image(torch.zeros(3, height, width, dtype=torch.uint8))
+        for _ in range(10):
+            out = v2.Compose([T.LargeScaleJitter(64, 0.1, 4.0), T.PadTo(64, mask_fill=0)])(image)
+            assert out.shape == (3, 64, 64)
+
+
+def test_jitter_settings_are_checked():
+    with pytest.raises(UserError, match="INPUT.IMAGE_SIZE is 0"):
+        T.LargeScaleJitter(0, 0.1, 2.0)
+    with pytest.raises(UserError, match="INPUT.MIN_SCALE is 2.0 and INPUT.MAX_SCALE 0.1"):
+        T.LargeScaleJitter(64, 2.0, 0.1)

@@ -9,8 +9,8 @@ from mask2former.evaluation import EVALUATORS, SemSegEvaluator, build_evaluators
 from mask2former.utils.errors import UserError
 
 
-def recipe(semantic=True, save=False):
-    test = SimpleNamespace(SEMANTIC_ON=semantic)
+def recipe(semantic=True, instance=False, panoptic=False, save=False):
+    test = SimpleNamespace(SEMANTIC_ON=semantic, INSTANCE_ON=instance, PANOPTIC_ON=panoptic)
     return SimpleNamespace(
         MODEL=SimpleNamespace(MASK_FORMER=SimpleNamespace(TEST=test)), TEST=SimpleNamespace(SAVE_PREDICTIONS=save)
     )
@@ -36,6 +36,35 @@ def test_predictions_are_saved_only_on_request(name, tmp_path):
     assert evaluator.predictions_path is None
 
 
+@pytest.mark.parametrize(
+    ("kind", "flags", "tasks"),
+    [
+        ("coco", {"instance": True}, ["Instance"]),
+        ("coco_panoptic_seg", {"panoptic": True, "semantic": False}, ["Panoptic"]),
+        ("ade20k_panoptic_seg", {"instance": True, "panoptic": True}, ["Panoptic", "Instance", "SemSeg"]),
+        ("mapillary_vistas_panoptic_seg", {"panoptic": True}, ["Panoptic", "SemSeg"]),
+        (
+            "cityscapes_panoptic_seg",
+            {"instance": True, "panoptic": True},
+            ["Panoptic", "CityscapesSemSeg", "CityscapesInstance"],
+        ),
+        ("cityscapes_instance", {"instance": True}, ["CityscapesInstance"]),
+        ("cityscapes_sem_seg", {}, ["CityscapesSemSeg"]),
+    ],
+)
+def test_evaluators_follow_the_results_that_are_on(name, tmp_path, kind, flags, tasks):
+    names = ["road", "car"]
+    MetadataCatalog.get(name).set(
+        evaluator_type=kind,
+        stuff_classes=names,
+        thing_classes=names,
+        thing_dataset_id_to_contiguous_id={26: 1},
+        gt_dir=str(tmp_path),
+    )
+    made = build_evaluators(recipe(**flags), name, tmp_path)
+    assert [type(evaluator).__name__ for evaluator in made] == [f"{task}Evaluator" for task in tasks]
+
+
 def test_unknown_type_is_named_with_the_nearest(name, tmp_path):
     MetadataCatalog.get(name).set(evaluator_type="sem_sec")
     with pytest.raises(UserError, match=r"look_test.*sem_sec.*Did you mean 'sem_seg'"):
@@ -53,6 +82,6 @@ def test_a_recipe_that_turns_the_needed_result_off(name, tmp_path):
 
 
 def test_users_add_to_the_table(name, tmp_path, monkeypatch):
-    monkeypatch.setitem(EVALUATORS, "mine", lambda cfg, labels, output_dir: [labels.names, output_dir])
+    monkeypatch.setitem(EVALUATORS, "mine", lambda cfg, name, output_dir: [name, output_dir])
     MetadataCatalog.get(name).set(evaluator_type="mine")
-    assert build_evaluators(recipe(), name, tmp_path) == [("a", "b"), tmp_path]
+    assert build_evaluators(recipe(), name, tmp_path) == [name, tmp_path]

@@ -30,6 +30,31 @@ def test_class_table_is_aligned_and_shows_nan():
     assert lines[3].split() == ["|", "t-junction", "|", "nan", "|", "nan", "|"]
 
 
+def test_figures_of_things_and_stuff_have_their_rows():
+    metrics = {f"{figure}{group}": n for n, group in enumerate(("", "_th", "_st")) for figure in ("PQ", "SQ", "RQ")}
+    head, _, *rows = summary_table({**metrics, "PQ-sky": 9.0}).splitlines()
+    assert head.split() == ["|", "|", "PQ", "|", "SQ", "|", "RQ", "|"]
+    assert [row.split()[1::2] for row in rows] == [
+        ["All", "0.00", "0.00", "0.00"],
+        ["Things", "1.00", "1.00", "1.00"],
+        ["Stuff", "2.00", "2.00", "2.00"],
+    ]
+
+
+def test_many_classes_stand_side_by_side_and_none_is_lost():
+    metrics = {f"{figure}-class {i}": float(i) for i in range(133) for figure in ("PQ", "SQ")}
+    lines = class_table(metrics).splitlines()
+    assert len(lines) < 40
+    assert len({len(line) for line in lines}) == 1 and len(lines[0]) <= 152
+    assert [lines[2].count(f"class {i} ") for i in (0, 1)] == [1, 0]
+    assert sum(line.count("class ") for line in lines[1:]) == 133
+
+
+def test_long_names_leave_one_column():
+    metrics = {f"IoU-{'x' * 100}{i}": 1.0 for i in range(90)}
+    assert len(class_table(metrics).splitlines()) == 92
+
+
 def test_tasks_without_classes_have_no_class_table():
     assert class_table({"AP": 1.0}) == ""
 

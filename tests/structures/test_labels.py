@@ -21,6 +21,17 @@ def test_difference_lists_both_sides():
     assert "another order" in LabelSet(("car", "sky")).difference(a)
 
 
+def test_difference_tells_other_things():
+    a, b = (LabelSet(("sky", "car", "road"), thing_ids=ids) for ids in ((1,), (1, 2)))
+    assert a.difference(b) == "same names, but other things; only in the first: []; only in the second: ['road']"
+    assert a.difference(LabelSet(a.names)) == ""  # a semantic data set does not say which classes are things
+
+
+def test_difference_of_many_classes_is_cut():
+    a, b = LabelSet(tuple(map(str, range(30)))), LabelSet(("0",))
+    assert "only in the first: ['1', '2'" in a.difference(b) and "and 19 more" in a.difference(b)
+
+
 @pytest.mark.parametrize("count", [1, 19, 150])
 def test_default_palette_tells_classes_apart(count):
     palette = LabelSet(tuple(map(str, range(count)))).palette()

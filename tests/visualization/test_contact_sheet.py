@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from mask2former.structures import LabelSet
+from mask2former.structures import Instances, LabelSet, rle_encode
 from mask2former.utils import comm
 from mask2former.visualization import ContactSheet
-from mask2former.visualization.contact_sheet import shrink
+from mask2former.visualization.thumbnails import shrink
 
 LABELS = LabelSet(("sky", "road", "never"), colors=((0, 0, 255), (255, 0, 0), (0, 255, 0)))
 
@@ -44,6 +44,55 @@ def test_rows_of_image_truth_and_prediction(files, tmp_path):
     assert (legend == LABELS.palette()[0]).all(1).any()
     assert (legend == LABELS.palette()[1]).all(1).any()
     assert not (legend == LABELS.palette()[2]).all(1).any()  # only classes on the page
+
+
+def middle_row(path):
+    """The pixels of a page's middle row, without the legend: image, ground truth and prediction side by side."""
+    page = np.array(Image.open(path)).astype(int)
+    return np.split(page[page.shape[0] // 2, 10 : 10 + 3 * 370], 3)
+
+
+def is_red(pixels):
+    return (pixels[:, 0] > 100) & (pixels[:, 2] < 60)
+
+
+def test_panoptic_results_beside_panoptic_truth(files, tmp_path):
+    ids = np.full((60, 80), 300)
+    ids[:, 40:] = 2
+    Image.fromarray(np.stack([ids % 256, ids // 256, ids * 0], -1).astype(np.uint8)).save(tmp_path / "pan.png")
+    segments = [{"id": 300, "category_id": 0, "isthing": False}, {"id": 2, "category_id": 1, "isthing": True}]
+    sample = {**files, "pan_seg_file_name": str(tmp_path / "pan.png"), "segments_info": segments}
+    found = {"panoptic_seg": (torch.full((60, 80), 7), [{"id": 7, "category_id": 1, "isthing": True}])}
+    sheet = ContactSheet(LABELS, tmp_path / "sheet.png", 1)
+    sheet.add(sample, {**scores(0), **found})  # the panoptic result is shown, not the semantic one
+    _, truth, prediction = middle_row(sheet.save())
+    assert 170 <= is_red(truth).sum() <= 182
+    assert is_red(prediction).sum() >= 350
+
+
+def test_instances_above_the_threshold_beside_annotations(files, tmp_path):
+    mask = np.zeros((60, 80), bool)
+    mask[:, :20] = True
+    annotations = [{"category_id": 1, "iscrowd": 0, "segmentation": rle_encode(mask)}]
+    sample = {**files, "annotations": annotations, "height": 60, "width": 80}
+    masks = torch.from_numpy(np.stack([mask, ~mask]))
+    for threshold, share in ((0.5, 0.25), (0.1, 1)):
+        found = Instances(
+            (60, 80), pred_masks=masks, pred_classes=torch.tensor([1, 1]), scores=torch.tensor([0.9, 0.2])
+        )
+        sheet = ContactSheet(LABELS, tmp_path / f"sheet_{threshold}.png", 1, threshold)
+        sheet.add(sample, {"instances": found})
+        _, truth, prediction = middle_row(sheet.save())
+        assert abs(is_red(truth).sum() - 90) <= 6
+        assert abs(is_red(prediction).sum() - 360 * share) <= 10
+
+
+def test_an_image_without_objects_is_a_row(files, tmp_path):
+    none = Instances((60, 80), pred_masks=torch.zeros(0, 60, 80), pred_classes=torch.zeros(0), scores=torch.zeros(0))
+    sheet = ContactSheet(LABELS, tmp_path / "sheet.png", 1)
+    sheet.add({**files, "annotations": [], "height": 60, "width": 80}, {"instances": none})
+    _, truth, prediction = middle_row(sheet.save())
+    assert not is_red(truth).any() and not is_red(prediction).any()
 
 
 def test_rows_are_spread_over_the_data(files, tmp_path, monkeypatch):
@@ -113,7 +162,7 @@ def test_many_classes_get_several_legend_columns(files, tmp_path):
 
 def test_shrinking_keeps_values_and_shape():
     big = np.repeat(np.repeat(np.arange(4).reshape(2, 2), 720, 0), 1440, 1)
-    small = shrink(big)
+    small = shrink(big, 360)
     assert small.shape == (180, 360)
     np.testing.assert_array_equal(small[[0, 0, -1, -1], [0, -1, 0, -1]], [0, 1, 2, 3])
-    assert shrink(np.zeros((1, 2000))).shape == (1, 360)
+    assert shrink(np.zeros((1, 2000)), 360).shape == (1, 360)

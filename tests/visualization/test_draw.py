@@ -146,7 +146,7 @@ def test_results_are_drawn_by_kind(image, sem, seg, instances):
     scores = torch.nn.functional.one_hot(torch.from_numpy(np.where(sem == 255, 0, sem)).long(), 3).permute(2, 0, 1)
     output = {"sem_seg": scores, "panoptic_seg": (torch.from_numpy(seg), SEGMENTS), "instances": instances}
     drawings = draw_results(image, output, LABELS)
-    assert list(drawings) == ["semantic", "panoptic", "instances"]
+    assert list(drawings) == ["panoptic", "instances", "semantic"]
     assert list(draw_results(image, {"instances": instances}, LABELS)) == ["instances"]
     assert draw_results(image, {}, LABELS) == {}
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from mask2former.data.catalog import DatasetCatalog, MetadataCatalog, labels_of
 from mask2former.data.datasets.builtin import register_builtin
-from mask2former.data.datasets.checks import check_class_count, check_ignore_label, check_pixels, complete_records
-from mask2former.data.datasets.folder import SPLITS, register_custom
+from mask2former.data.datasets.checks import check_class_count, check_ignore_label, check_pixels
+from mask2former.data.datasets.custom import is_declared, register_custom
+from mask2former.data.datasets.records import complete_records
 from mask2former.structures import LabelSet
 from mask2former.utils.errors import UserError
 
@@ -24,8 +25,31 @@ def register_datasets(cfg) -> None:
     register_builtin(os.environ.get("DETECTRON2_DATASETS", "datasets"))
     used = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}
     for name, entry in cfg.DATASETS.CUSTOM.items():
-        if used & {f"{name}_{split}" for split in SPLITS} or Path(str(entry.get("ROOT"))).expanduser().is_dir():
+        if is_declared(name, entry, used) or Path(str(entry.get("ROOT"))).expanduser().is_dir():
             register_custom(name, entry)
+
+
+def infer_num_classes(cfg) -> None:
+    """Set MODEL.SEM_SEG_HEAD.NUM_CLASSES of an unfrozen recipe that does not give it: the classes of its data set.
+
+    The first one of DATASETS.TRAIN counts, else of DATASETS.TEST. Call it after `register_datasets`.
+
+    Raises:
+        UserError: the data set is unknown, or its classes cannot be read.
+    """
+    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    if not names or cfg.given("MODEL.SEM_SEG_HEAD.NUM_CLASSES"):
+        return
+    count = _labels(names[0]).num_classes
+    if count != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = count
+        logger.info("MODEL.SEM_SEG_HEAD.NUM_CLASSES is not given: %d, the classes of data set %r", count, names[0])
+
+
+def _labels(name: str) -> LabelSet:
+    """The labels of data set `name`; an unknown name is a UserError before metadata is made for it."""
+    DatasetCatalog.source(name)
+    return labels_of(MetadataCatalog.get(name))
 
 
 # name -> (source, labels, masks needed, records): files are read and checked once per registration, not at every
@@ -36,16 +60,23 @@ _checked: dict[str, tuple] = {}
 def checked_records(cfg, name: str, masks_needed: bool) -> list[dict]:
     """The records of data set `name`, complete, after every check that needs no training.
 
+    Args:
+        cfg: the recipe.
+        name: of the data set.
+        masks_needed: whether records must have the ground truth that the data set's `evaluator_type` asks for.
+
     Raises:
-        UserError: anything that datasets/folder.py and datasets/checks.py find.
+        UserError: anything that the reader of the data set, datasets/records.py and datasets/checks.py find.
     """
-    source, head = DatasetCatalog.source(name), cfg.MODEL.SEM_SEG_HEAD
-    labels = labels_of(MetadataCatalog.get(name))
+    source, labels, head = DatasetCatalog.source(name), _labels(name), cfg.MODEL.SEM_SEG_HEAD
     known = _checked.get(name)
     check_class_count(name, labels, head.NUM_CLASSES)
     if not known or known[0] is not source or known[1] != labels or known[2] < masks_needed:
         check_ignore_label(name, labels, head.IGNORE_VALUE)
-        records = complete_records(name, source(), masks_needed)
+        metadata = MetadataCatalog.get(name)
+        # objects of a set "separated" from its stuff maps have a list of classes of their own
+        num_classes = max(labels.num_classes, len(metadata.get("thing_classes") or ()))
+        records = complete_records(name, source(), num_classes, metadata.get("evaluator_type"), masks_needed)
         check_pixels(records, labels)
         known = _checked[name] = (source, labels, masks_needed, records)
     return known[-1]
@@ -59,9 +90,8 @@ def check_datasets(cfg, training: bool = True) -> None:
     """
     trained = train_records(cfg)[1] if training else None
     for name in cfg.DATASETS.TEST:
-        metadata = MetadataCatalog.get(name)
-        checked_records(cfg, name, masks_needed=metadata.get("evaluator_type") == "sem_seg")
-        difference = trained.difference(labels_of(metadata)) if trained else ""
+        checked_records(cfg, name, masks_needed=MetadataCatalog.get(name).get("evaluator_type") is not None)
+        difference = trained.difference(_labels(name)) if trained else ""
         if difference:
             logger.warning("classes of DATASETS.TRAIN and of %r in DATASETS.TEST differ: %s", name, difference)
 
@@ -72,9 +102,9 @@ def train_records(cfg) -> tuple[list[dict], LabelSet]:
     if not names:
         raise UserError("DATASETS.TRAIN is empty; name at least one data set, as in DATASETS.TRAIN '[shapes_train]'.")
     known = [record for name in names for record in checked_records(cfg, name, masks_needed=True)]
-    first = labels_of(MetadataCatalog.get(names[0]))
+    first = _labels(names[0])
     for name in names[1:]:
-        labels = labels_of(MetadataCatalog.get(name))
+        labels = _labels(name)
         difference = first.difference(labels)
         if not difference and labels.ignore_label != first.ignore_label:
             difference = f"ignore value {first.ignore_label} against {labels.ignore_label}"
