@@ -221,7 +221,10 @@ def _check_same_classes(cfg: CfgNode, contents: dict, weights: str) -> None:
         return
     trained = LabelSet.from_dict(contents["labels"])
     for name in cfg.DATASETS.TEST:
-        difference = trained.difference(labels_of(MetadataCatalog.get(name)))
+        labels = labels_of(MetadataCatalog.get(name))
+        difference = trained.difference(labels)
+        if not difference and trained.values_difference(labels):
+            logger.warning("%s and data set %r differ: %s", weights, name, trained.values_difference(labels))
         if difference:
             raise UserError(
                 f"{weights} was trained with other classes than those of {name!r} in DATASETS.TEST: {difference}. "

@@ -126,10 +126,12 @@ class InstanceEvaluator(DatasetEvaluator):
     def _evaluate(self, shares: list[tuple[list[ImageObjects], list[ImageObjects]]]) -> dict[str, dict[str, float]]:
         """On the main rank, which alone has the shares."""
         predictions = _ordered([image for share, _ in shares for image in share])
-        truth = self._true_annotations(predictions, _ordered([image for _, share in shares for image in share]))
-        if self.predictions_path is not None and (self.save_predictions or not truth):
+        if self.save_predictions:  # before the ground truth is read, which may turn out not to fit
             write_json(_server_format(predictions), self.predictions_path)
+        truth = self._true_annotations(predictions, _ordered([image for _, share in shares for image in share]))
         if not truth:
+            if self.predictions_path and not self.save_predictions:
+                write_json(_server_format(predictions), self.predictions_path)
             where = f"are in {self.predictions_path}" if self.predictions_path else "were not saved"
             logger.warning("No ground truth object in %d images: no AP. The predictions %s.", len(predictions), where)
             return {}

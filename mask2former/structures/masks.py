@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
@@ -53,6 +55,12 @@ def coco_rle(segmentation: list | dict | np.ndarray, size: tuple[int, int]) -> d
         return segmentation
     rle = coco_mask.frPyObjects(segmentation, *size)
     return coco_mask.merge(rle) if isinstance(rle, list) else rle
+
+
+def rle_areas(rles: Sequence[dict]) -> np.ndarray:
+    """Pixels of each compressed RLE, int64 [N]."""
+    # one by one: pycocotools 2.0 counts the masks of a list in 8 bits and fails beyond 255
+    return np.array([coco_mask.area(rle) for rle in rles], dtype=np.int64)
 
 
 class BitMasks:

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from mask2former.structures.instances import Instances
 from mask2former.structures.labels import LabelSet
-from mask2former.structures.masks import rle_decode
+from mask2former.structures.masks import rle_areas, rle_decode
 from mask2former.visualization.captions import Caption, region_captions, widest_place, write_captions
 from mask2former.visualization.colors import blend, instance_color, lighten
 from mask2former.visualization.drawable import (
@@ -147,7 +146,7 @@ def draw_objects(image: np.ndarray, objects: Objects, labels: LabelSet, alpha: f
     _check_size(image, objects.size, "instances")
     drawn, captions = image.copy(), []
     colors = _shades(objects.classes, np.ones(len(objects.classes), bool), labels)
-    areas = coco_mask.area(list(objects.masks)) if len(objects.masks) else np.zeros(0)
+    areas = rle_areas(objects.masks)
     line = _line_width(objects.size)
     for i in np.argsort(-areas.astype(np.int64), kind="stable"):
         mask = rle_decode(objects.masks[i])

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from mask2former.structures.labels import LabelSet
-from mask2former.structures.masks import rle_decode
+from mask2former.structures.masks import rle_areas, rle_decode
 from mask2former.visualization.colors import blend
 from mask2former.visualization.draw import overlay_segments, rows_of
 from mask2former.visualization.drawable import Drawable, Objects, PanopticMap
@@ -70,7 +69,7 @@ def thumbnail(drawable: Drawable, labels: LabelSet, longest: int) -> Thumbnail:
 def _objects(objects: Objects, longest: int) -> Thumbnail:
     ys, xs = _grid(objects.size, longest)
     rows = np.zeros((len(ys), len(xs)), dtype=np.int32)
-    areas = coco_mask.area(list(objects.masks)) if len(objects.masks) else np.zeros(0)
+    areas = rle_areas(objects.masks)
     for i in np.argsort(-areas.astype(np.int64), kind="stable"):
         rows[rle_decode(objects.masks[i])[ys[:, None], xs]] = i + 1
     crowds = objects.crowds if len(objects.crowds) else [False] * len(objects.classes)

@@ -159,8 +159,7 @@ def test_evaluation_only(repo_dir, recipe, tmp_path):
         (("MODEL.WEIGHTS", "nowhere/w.pth"), "nowhere"),
         (("SOLVER.OPTIMIZER", "LION"), "SOLVER.OPTIMIZER"),
         (("DATASETS.TEST", "[drawn_tset]"), "drawn_tset"),
-        (("TEST.AUG.ENABLED", "True"), "TEST.AUG.ENABLED is True, but .* not available yet"),
-        (("--eval-only", "MODEL.WEIGHTS", "x.pth", "TEST.AUG.ENABLED", "True"), "TEST.AUG.ENABLED"),
+        (("TEST.AUG.ENABLED", "True", "MODEL.MASK_FORMER.TEST.PANOPTIC_ON", "True"), "averages semantic results only"),
         (("TEST.EXPECTED_RESULTS", "[[drawn_valid, sem_seg, mIoU, 50, 1]]"), r"expected \[task, metric"),
         (("SOLVER.CLIP_GRADIENTS", "{ENABLED: True, CLIP_VALUE: 0}"), "CLIP_VALUE is 0.0"),
         (("OUTPUT_DIR", "{root}/toy.py"), "OUTPUT_DIR is .*toy.py'.*Set it to another folder"),
@@ -177,6 +176,34 @@ def test_resume_with_other_classes_is_refused(repo_dir, recipe):
     run(repo_dir, recipe, "SOLVER.MAX_ITER", "1")
     with pytest.raises(UserError, match="classes are not those"):
         run(repo_dir, recipe, "--resume", "DATASETS.CUSTOM", "{drawn: {CLASSES: [dark, light]}}")
+
+
+def test_evaluation_on_other_classes_is_refused(repo_dir, recipe, tmp_path):
+    run(repo_dir, recipe, "SOLVER.MAX_ITER", "1")
+    weights = str(tmp_path / "out" / "model_final.pth")
+    changed = "{drawn: {CLASSES: [dark, light]}}"
+    with pytest.raises(UserError, match=r"only in the first: \['bright'\]; only in the second: \['light'\]"):
+        run(repo_dir, recipe, "--eval-only", "MODEL.WEIGHTS", weights, "DATASETS.CUSTOM", changed)
+
+
+def test_augmented_evaluation_comes_second(repo_dir, recipe, tmp_path):
+    run(repo_dir, recipe, "SOLVER.MAX_ITER", "3", "TEST.AUG", "{ENABLED: True, MIN_SIZES: [16], MAX_SIZE: 64}")
+    out = tmp_path / "out"
+    plain, augmented = (json.loads((out / f / "results.json").read_text()) for f in ("inference", "inference_TTA"))
+    assert plain["sem_seg"].keys() == augmented["sem_seg"].keys()
+    # the toy looks at each pixel alone, so one size and its mirror image change nothing
+    assert augmented["sem_seg"]["mIoU"] == pytest.approx(plain["sem_seg"]["mIoU"])
+    assert metrics(out)[-1]["sem_seg_TTA/mIoU"] == augmented["sem_seg"]["mIoU"]
+
+
+def test_the_number_of_classes_comes_from_the_data_set(repo_dir, recipe, tmp_path):
+    text = recipe.read_text().replace(
+        "MODEL: {META_ARCHITECTURE: Toy, DEVICE: cpu, SEM_SEG_HEAD: {NUM_CLASSES: 2}}",
+        "MODEL: {META_ARCHITECTURE: Toy, DEVICE: cpu}",
+    )
+    recipe.write_text(text)
+    run(repo_dir, recipe, "SOLVER.MAX_ITER", "1")
+    assert "NUM_CLASSES: 2" in (tmp_path / "out" / "config.yaml").read_text()
 
 
 def test_resume_without_a_checkpoint_says_that_it_starts_anew(repo_dir, recipe, capsys):

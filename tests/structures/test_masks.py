@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from mask2former.structures import BitMasks, masks_to_boxes, pad_batch, padded_size, rle_decode, rle_encode
+from mask2former.structures import BitMasks, masks_to_boxes, pad_batch, padded_size, rle_areas, rle_decode, rle_encode
 
 
 def test_boxes_enclose_their_masks_tightly():
@@ -41,3 +41,9 @@ def test_batch_pads_right_and_below():
     assert batch.tensor[0, 0, 0, :5, :9].all()
     assert batch.tensor.sum() == 3 * (5 * 9 + 8 * 4)
     assert pad_batch(clips, -1).padded_size == (8, 9)
+
+
+def test_areas_of_more_than_255_masks():
+    masks = [np.eye(20, dtype=bool)[: i % 21] for i in range(300)]
+    assert rle_areas([rle_encode(mask) for mask in masks if len(mask)]).tolist() == [len(m) for m in masks if len(m)]
+    assert rle_areas([]).tolist() == []
