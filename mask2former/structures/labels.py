@@ -71,6 +71,17 @@ class LabelSet:
             return f"same names in another order ({'; '.join(moved[:5])})"
         return f"{self.num_classes} classes against {other.num_classes}; {_two_sides(self.names, other.names)}"
 
+    def values_difference(self, other: LabelSet) -> str:
+        """As `difference`, of the numbers that files use: the ignore value, and the id of each class."""
+        found = []
+        if self.ignore_label != other.ignore_label:
+            found.append(f"ignore value {self.ignore_label} against {other.ignore_label}")
+        own = [one.dataset_ids or tuple(range(one.num_classes)) for one in (self, other)]
+        moved = [f"'{name}' is {a} against {b}" for name, a, b in zip(self.names, *own) if a != b]
+        if moved:
+            found.append(f"ids of classes in the files: {', '.join(moved[:5])}")
+        return "; ".join(found)
+
     def palette(self) -> np.ndarray:
         """Colours as uint8 [K,3] RGB; classes without a colour get well-separated hues, the same every time."""
         colors = [*self.colors[: self.num_classes]]

@@ -44,3 +44,12 @@ def test_published_labels():
     assert labels.num_classes == 133
     assert labels.thing_ids == tuple(range(80))
     assert builtin_labels("my_data") is None
+
+
+def test_differing_numbers_are_told_apart_from_differing_classes():
+    labels = LabelSet(("sky", "car"), dataset_ids=(3, 5))
+    other = LabelSet(("sky", "car"), ignore_label=0)
+    assert labels.difference(other) == ""
+    assert labels.values_difference(labels) == ""
+    told = labels.values_difference(other)
+    assert "ignore value 255 against 0" in told and "'sky' is 3 against 0, 'car' is 5 against 1" in told
