@@ -25,11 +25,13 @@ __all__ = [
 
 
 def read_image(file_name: str | Path, format: str | None = None) -> np.ndarray:
-    """uint8 [H,W,3] in the order of `format`, "RGB" or "BGR"; None: a map of ids [H,W] as it is, colours as RGB.
+    """uint8 [H,W,3] in the order of `format`, "RGB" or "BGR"; "L": a map of ids [H,W,1]; None: such a map [H,W], or RGB.
 
     Raises:
         UserError: see `mask2former.data.read_image`.
     """
+    if format == "L":
+        return reading.read_mask(file_name)[:, :, None]
     if format is not None:
         return reading.read_image(file_name, format)
     try:
@@ -111,7 +113,7 @@ def filter_empty_instances(instances: Instances, by_box: bool = True, by_mask: b
     """The instances whose box has an area, and whose mask has something in it."""
     keep = torch.ones(len(instances), dtype=torch.bool)
     if by_box:
-        keep &= instances.gt_boxes.nonempty()
+        keep &= Boxes(getattr(instances.gt_boxes, "tensor", instances.gt_boxes)).nonempty()
     if by_mask and instances.has("gt_masks"):
         keep &= instances.gt_masks.nonempty()
     return instances[keep]

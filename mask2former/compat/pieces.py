@@ -41,12 +41,13 @@ class _Drawn(Transform):
         self.piece, self.params = piece, params
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        planes = np.repeat(img[:, :, None], 3, axis=2) if img.ndim == 2 else img
-        moved = self.piece.transform(as_image(planes), self.params).as_subclass(torch.Tensor).permute(1, 2, 0).numpy()
+        moved = self.piece.transform(as_image(img), self.params).as_subclass(torch.Tensor).permute(1, 2, 0).numpy()
         return np.ascontiguousarray(moved[:, :, 0] if img.ndim == 2 else moved)
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        return self.piece.transform(_as_mask(segmentation), self.params).as_subclass(torch.Tensor).numpy()
+        channels_first = segmentation.transpose(2, 0, 1) if segmentation.ndim == 3 else segmentation
+        moved = self.piece.transform(_as_mask(channels_first), self.params).as_subclass(torch.Tensor).numpy()
+        return np.ascontiguousarray(moved.transpose(1, 2, 0)) if segmentation.ndim == 3 else moved
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         return moved_points(coords, self.piece.matrix(self.params))

@@ -104,6 +104,14 @@ class PolygonMasks:
                 box[:] = [*points.min(0), *points.max(0)]
         return Boxes(boxes)
 
+    def area(self) -> Tensor:
+        """Pixels [N] inside the rings, by their coordinates."""
+        return torch.tensor([sum(map(_ring_area, rings)) for rings in self.polygons], dtype=torch.float32)
+
+    def to(self, *args: Any, **kwargs: Any) -> PolygonMasks:
+        """Itself: coordinates stay in the CPU's memory."""
+        return self
+
     def nonempty(self) -> Tensor:
         """Boolean [N]: objects with at least one ring."""
         return torch.tensor([len(rings) > 0 for rings in self.polygons], dtype=torch.bool)
@@ -117,6 +125,11 @@ class PolygonMasks:
 
     def __len__(self) -> int:
         return len(self.polygons)
+
+
+def _ring_area(ring: np.ndarray) -> float:
+    x, y = ring[0::2], ring[1::2]
+    return 0.5 * abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))
 
 
 def polygons_to_bitmask(polygons: Sequence[Any], height: int, width: int) -> np.ndarray:

@@ -10,6 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from fvcore.transforms.transform import (  # detectron2 hands these on as they are
+    BlendTransform,
+    CropTransform,
+    HFlipTransform,
+    PadTransform,
+    VFlipTransform,
+)
 
 from mask2former.compat.colors import (
     ColorAugSSDTransform,
@@ -43,10 +50,14 @@ __all__ = [
     "AugInput",
     "Augmentation",
     "AugmentationList",
+    "BlendTransform",
     "ColorAugSSDTransform",
     "ColorTransform",
+    "CropTransform",
     "FixedSizeCrop",
+    "HFlipTransform",
     "NoOpTransform",
+    "PadTransform",
     "RandomApply",
     "RandomBrightness",
     "RandomContrast",
@@ -58,14 +69,17 @@ __all__ = [
     "Resize",
     "ResizeScale",
     "ResizeShortestEdge",
+    "StandardAugInput",
     "Transform",
     "TransformGen",
     "TransformList",
+    "VFlipTransform",
     "apply_augmentations",
     "apply_transform_gens",
 ]
 
 TransformGen = Augmentation  # its older name
+StandardAugInput = AugInput  # likewise
 
 
 class RandomApply(Augmentation):

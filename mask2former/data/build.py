@@ -10,7 +10,7 @@ import torch
 from torchvision.transforms import v2
 
 from mask2former.data import transforms as T
-from mask2former.data.datasets.build import checked_records, train_records
+from mask2former.data.datasets.build import checked_records, forget_training_records, train_records
 from mask2former.data.loader import TestLoader, TrainLoader
 from mask2former.data.mapper import Annotation, ImageTransform, TestMapper, TrainMapper
 from mask2former.data.reading import check_format
@@ -161,7 +161,9 @@ def build_train_loader(cfg, compact_masks: bool = False) -> TrainLoader:
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     sampler = _build_sampler(cfg, records, labels, seed)
     batches = TrainingBatches(sampler, images, passes, rank, world, _wide(cfg, records))
-    return TrainLoader(records, mapper, batches, workers, _pin_memory(cfg))
+    loader = TrainLoader(records, mapper, batches, workers, _pin_memory(cfg))
+    forget_training_records(cfg)  # the loader has packed them
+    return loader
 
 
 def _source(cfg, records: Sequence[dict]) -> str:

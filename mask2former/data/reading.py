@@ -94,7 +94,10 @@ def read_panoptic(path: str | Path) -> np.ndarray:
         if image.getexif().get(_ORIENTATION, 1) != 1:  # asked here, since exif_transpose copies upright images
             image = ImageOps.exif_transpose(image)
         if image.mode in ("L", *_SIXTEEN_BIT):
-            return np.asarray(image).astype(np.int32)
+            ids = np.asarray(image).astype(np.int32)
+            if ids.min() < 0 or ids.max() >= 1 << 24:  # only files of 32 bits can hold those
+                raise UserError(f"Panoptic map {path} has ids outside 0 to {(1 << 24) - 1}. Number the segments anew.")
+            return ids
         if image.mode not in ("RGB", "RGBA"):
             raise UserError(
                 f"Panoptic map {path} has pixels of mode {image.mode!r}; expected segment ids as R + 256 G + 65536 B. "

@@ -17,7 +17,7 @@ from mask2former.config.defaults import DEFAULTS, OPEN_SECTIONS
 from mask2former.evaluation import EVALUATORS
 
 REPO = Path(__file__).resolve().parents[2]
-PAGES = [path.relative_to(REPO).as_posix() for path in sorted([*REPO.glob("*.md"), *REPO.glob("*/README.md")])]
+PAGES = [path.relative_to(REPO).as_posix() for path in sorted([*REPO.glob("*.md"), *REPO.glob("[!.]*/README.md")])]
 # files that a reader is told to write, and a wrong key that shows the error about it
 WRITTEN = {"configs/examples/my_data.yaml"}
 WRONG_KEYS = {"SOLVER.MAX_ITERS"}
@@ -89,6 +89,16 @@ def test_named_keys_exist(page: str):
     text = (REPO / page).read_text()
     named = set(re.findall(r"(?<![\w.$/])[A-Z][A-Z0-9_]+(?:\.[A-Z][A-Z0-9_]+)+(?![\w(])", text))
     assert sorted(name for name in named if name not in known_keys()) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_named_flags_exist(page: str):
+    text = (REPO / page).read_text().replace("\\\n", " ")
+    unknown = []
+    for script, words in re.findall(r"^ *python ((?:\w+/)?\w+\.py)( .*)$", text, re.M):
+        source = (REPO / ("mask2former/engine/setup.py" if script == "train_net.py" else script)).read_text()
+        unknown += [f"{script} {flag}" for flag in re.findall(r" (--[\w-]+)", words) if f'"{flag}"' not in source]
+    assert unknown == []
 
 
 def test_advanced_usage_tells_every_tuned_key_and_its_default():

@@ -33,7 +33,7 @@ class Transform:
         raise NotImplementedError(f"{type(self).__name__} has no apply_coords, which polygons and boxes need")
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        """A map of ids [H,W]."""
+        """A map of ids [H,W], or one of ids in colours [H,W,3]."""
         return self.apply_image(segmentation)
 
     def apply_box(self, box: np.ndarray) -> np.ndarray:
@@ -45,6 +45,10 @@ class Transform:
     def apply_polygons(self, polygons: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Rings, float [v,2] each."""
         return [self.apply_coords(ring) for ring in polygons]
+
+    def _set_attributes(self, params: dict[str, Any] | None = None) -> None:
+        """Keep the arguments of `__init__`, as detectron2's transforms do: `self._set_attributes(locals())`."""
+        _keep(self, params)
 
 
 class TransformList(Transform):
@@ -66,6 +70,9 @@ class TransformList(Transform):
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         return self._chained("apply_segmentation", segmentation)
+
+    def __add__(self, other: Transform | TransformList) -> TransformList:
+        return TransformList([*self.transforms, *getattr(other, "transforms", [other])])
 
     def __len__(self) -> int:
         return len(self.transforms)
@@ -127,9 +134,7 @@ class Augmentation(v2.Transform):
 
     def _init(self, params: dict[str, Any]) -> None:
         """Keep the arguments of `__init__`, as detectron2's augmentations do: `self._init(locals())`."""
-        for name, value in (params or {}).items():
-            if name != "self" and not name.startswith("_"):
-                setattr(self, name, value)
+        _keep(self, params)
 
     def _rand_range(self, low: float = 1.0, high: float | None = None) -> float:
         """A number in [low, high), or in [0, low)."""
@@ -189,6 +194,12 @@ def as_augmentation(aug: Any) -> Callable:
     raise TypeError(f"{aug!r} is no augmentation: it has neither get_transform nor apply_image")
 
 
+def _keep(owner: Any, params: dict[str, Any] | None) -> None:
+    for name, value in (params or {}).items():
+        if name != "self" and not name.startswith("_"):
+            setattr(owner, name, value)
+
+
 def _draw(get_transform: Callable, image: np.ndarray, sem_seg: np.ndarray | None) -> Transform:
     """Call with what the function asks for by the names of its arguments."""
     known = {name: value for name, value in (("image", image), ("sem_seg", sem_seg)) if value is not None}
@@ -208,7 +219,9 @@ def as_array(inpt: torch.Tensor) -> np.ndarray:
 
 
 def as_image(array: np.ndarray) -> tv_tensors.Image:
-    """uint8 or float [H,W,3] of the range 0..255 -> Image uint8 [3,H,W]."""
+    """uint8 or float, [H,W,3] or grey [H,W], of the range 0..255 -> Image uint8 [3,H,W]."""
+    if array.ndim == 2:
+        array = np.repeat(array[:, :, None], 3, axis=2)
     if array.dtype != np.uint8:
         array = np.clip(np.rint(array), 0, 255).astype(np.uint8)
     return tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1))

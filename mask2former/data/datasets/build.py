@@ -82,6 +82,12 @@ def checked_records(cfg, name: str, masks_needed: bool) -> list[dict]:
     return known[-1]
 
 
+def forget_training_records(cfg) -> None:
+    """Give up the records of data sets that are trained on and not evaluated: gigabytes for a set like COCO's."""
+    for name in {*cfg.DATASETS.TRAIN} - {*cfg.DATASETS.TEST}:
+        _checked.pop(name, None)
+
+
 def check_datasets(cfg, training: bool = True) -> None:
     """Check the data sets of DATASETS.TEST, which are to be evaluated, and with `training` those of DATASETS.TRAIN.
 

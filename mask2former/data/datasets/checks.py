@@ -84,21 +84,22 @@ def check_mask_size(mask_size: tuple[int, int], image_size: tuple[int, int], pat
         )
 
 
-def check_panoptic(ids: np.ndarray, size: tuple[int, int], segments: Sequence[dict], path: str) -> None:
-    """Raise UserError unless `ids` (int32 [H,W]) has the image's (H, W), all segments, and besides only 0, void."""
+def check_panoptic(ids: np.ndarray, size: tuple[int, int], segments: Sequence[dict], path: str) -> int:
+    """The number of segments without a pixel in `ids` (int32 [H,W]), as those are that lie below others.
+
+    Raises:
+        UserError: `ids` has another size than the image, (H, W), or an id besides 0, void, that is not listed.
+    """
     check_mask_size(ids.shape, size, path)
     changes = np.ones(ids.shape, bool)  # an id is at the left border, or right of another one
     np.not_equal(ids[:, 1:], ids[:, :-1], out=changes[:, 1:])
     found, listed = set(ids[changes].tolist()) - {0}, {segment["id"] for segment in segments}
-    if found != listed:
-        unlisted, absent = sorted(found - listed), sorted(listed - found)
-        problems = [f"has the segment ids {some(unlisted)}, which its segments_info does not list"] if unlisted else []
-        if absent:
-            problems.append(f"lacks the ids {some(absent)} of its segments_info")
+    if unlisted := sorted(found - listed):
         raise UserError(
-            f"Panoptic map {path} {' and '.join(problems)}. Segment ids are R + 256 G + 65536 B; correct the PNG or "
-            "the list in the JSON file."
+            f"Panoptic map {path} has the segment ids {some(unlisted)}, which its segments_info does not list. Segment "
+            "ids are R + 256 G + 65536 B; correct the PNG or the list in the JSON file."
         )
+    return len(listed - found)
 
 
 def check_pixels(records: Sequence[dict], labels: LabelSet) -> None:
@@ -115,7 +116,7 @@ def check_pixels(records: Sequence[dict], labels: LabelSet) -> None:
     count = min(len(records), PIXELS_CHECKED, max(1, PIXELS_READ * len(records) // max(pixels, 1)))
     spread = [records[i * len(records) // count] for i in range(count)]
 
-    def check(record: dict) -> None:
+    def check(record: dict) -> int:
         size = read_image(record["file_name"]).shape[:2]
         check_image_size(record, size)
         if "sem_seg_file_name" in record:
@@ -123,9 +124,13 @@ def check_pixels(records: Sequence[dict], labels: LabelSet) -> None:
             check_mask(read_mask(path), size, labels.num_classes, labels.ignore_label, path)
         if "pan_seg_file_name" in record:
             path = record["pan_seg_file_name"]
-            check_panoptic(read_panoptic(path), size, record["segments_info"], path)
+            return check_panoptic(read_panoptic(path), size, record["segments_info"], path)
+        return 0
 
-    in_threads(check, spread)
+    hidden = in_threads(check, spread)
+    if any(hidden):
+        example = next(record["pan_seg_file_name"] for record, count in zip(spread, hidden) if count)
+        logger.warning("%d listed segments have no pixel in their panoptic map, the first in %s", sum(hidden), example)
 
 
 def check_image_size(record: dict, size: tuple[int, int]) -> None:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mask2former.data.catalog import DatasetCatalog, MetadataCatalog
-from mask2former.data.datasets.coco_checks import check_files, polygon_problem, segmentation_problem
+from mask2former.data.datasets.coco_checks import (
+    check_files,
+    crowd_flag,
+    measures_problem,
+    polygon_problem,
+    segmentation_problem,
+)
 from mask2former.data.datasets.coco_json import check_unique_ids, collector_paused, read_coco
 from mask2former.data.datasets.coco_labels import contiguous_ids
 from mask2former.data.datasets.objects import XYWH_ABS, measured
@@ -137,12 +143,16 @@ class _ObjectReader:
                 f"{self.path}: annotation {raw['id']!r} of image {file_name}: {problem}. Correct the annotation, or "
                 "take it out of the file."
             )
+        crowd, problem = crowd_flag(raw), measures_problem(raw)
+        if crowd is None or problem:
+            problem = problem or f"the iscrowd is {raw['iscrowd']!r}; expected 0 or 1"
+            raise UserError(f"{self.path}: annotation {raw['id']!r} of image {file_name}: {problem}. Correct it.")
         annotation = {
             "id": raw["id"],
             "bbox": raw.get("bbox"),
             "bbox_mode": XYWH_ABS,
             "category_id": self._category(raw, file_name),
-            "iscrowd": int(raw.get("iscrowd", 0)),
+            "iscrowd": crowd,
             "area": raw.get("area"),
             "segmentation": segmentation,
             **{key: raw[key] for key in self.extra_keys if key in raw},
@@ -153,7 +163,7 @@ class _ObjectReader:
         category = raw.get("category_id")
         if self.id_map is None and isinstance(category, int):
             return category
-        if self.id_map is None or category not in self.id_map:
+        if self.id_map is None or not isinstance(category, Hashable) or category not in self.id_map:
             known = some(sorted(self.id_map), 20) if self.id_map else "any number"
             raise UserError(
                 f"{self.path}: annotation {raw['id']!r} of image {file_name} has the category_id {category!r}; the "

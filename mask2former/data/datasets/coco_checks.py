@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from math import isfinite
 
+from mask2former.structures import rle_runs
 from mask2former.utils.errors import UserError
 from mask2former.utils.text import some
+
+# pixels from the upper left corner that a polygon may reach: pycocotools draws edges in 32-bit fifths of a pixel,
+# and ends the process where a coordinate does not fit
+_FARTHEST = 2**18
+_CROWD = {None: 0, 0: 0, 1: 1, "0": 0, "1": 1}  # what "iscrowd" may be
 
 
 def polygon_problem(polygon: object) -> str:
@@ -16,12 +22,18 @@ def polygon_problem(polygon: object) -> str:
         return f"a polygon is {polygon!r}; expected a list of polygons, each a list [x0, y0, x1, y1, ...]"
     if len(polygon) < 6 or len(polygon) % 2:
         return f"a polygon has {len(polygon)} numbers; expected x and y of at least three points"
+    if not _are_finite(polygon):
+        return "a polygon holds something else than finite numbers"
+    if max(polygon) > _FARTHEST or min(polygon) < -_FARTHEST:
+        return f"a polygon reaches from {min(polygon):g} to {max(polygon):g}; no image is that large"
+    return ""
+
+
+def _are_finite(values: Sequence) -> bool:
     try:
-        if isfinite(sum(polygon)):
-            return ""
-    except TypeError:
-        pass
-    return "a polygon holds something else than finite numbers"
+        return isfinite(sum(values))
+    except (TypeError, OverflowError):  # text among them, or a whole number of hundreds of digits
+        return False
 
 
 def segmentation_problem(segmentation: object, size: tuple[int, int] | None) -> str:
@@ -35,16 +47,41 @@ def segmentation_problem(segmentation: object, size: tuple[int, int] | None) -> 
         return next(filter(None, map(polygon_problem, segmentation)), "")
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
         return f"the segmentation is {str(segmentation)[:60]!r}; expected polygons, or an RLE with size and counts"
-    if size and list(segmentation["size"]) != list(size):
-        return f"the RLE has the size {list(segmentation['size'])} (height, width), its image {list(size)}"
-    counts = segmentation["counts"]
-    if isinstance(counts, list):
-        height, width = segmentation["size"]
-        if sum(counts) != height * width:
-            return f"the RLE counts {sum(counts)} pixels for {height}x{width}"
-    elif not isinstance(counts, (str, bytes)):
+    stated, counts = rle_size(segmentation), segmentation["counts"]
+    if not stated or (size and stated != tuple(size)):
+        its_image = f", its image {list(size)}" if size else ""
+        return f"the RLE has the size {segmentation['size']} (height, width){its_image}"
+    if not isinstance(counts, (list, str, bytes)):
         return f"the RLE has counts of type {type(counts).__name__}"
+    if isinstance(counts, list) and not _are_finite(counts):
+        return "the RLE has counts that are no numbers"
+    runs = rle_runs(counts)
+    if runs.sum() != stated[0] * stated[1]:
+        return f"the RLE counts {runs.sum()} pixels for {stated[0]}x{stated[1]}"
+    return "the RLE has negative counts" if runs.min() < 0 else ""
+
+
+def rle_size(rle: Mapping) -> tuple[int, int] | None:
+    """(H, W) that an RLE states; None where it states no two numbers above 0."""
+    size = rle.get("size")
+    numbers = isinstance(size, (list, tuple)) and len(size) == 2 and all(isinstance(n, (int, float)) for n in size)
+    return (size[0], size[1]) if numbers and min(size) > 0 else None
+
+
+def measures_problem(annotation: Mapping) -> str:
+    """What is wrong with "bbox" and "area" of an annotation, which may be missing; empty when nothing is."""
+    bbox, area = annotation.get("bbox"), annotation.get("area")
+    if bbox is not None and not (isinstance(bbox, list) and len(bbox) in (0, 4) and _are_finite(bbox)):
+        return f"the bbox is {bbox!r}; expected four finite numbers x, y, width, height, or none"
+    if area is not None and not _are_finite([area]):
+        return f"the area is {area!r}; expected a finite number, or none"
     return ""
+
+
+def crowd_flag(entry: Mapping) -> int | None:
+    """1 for an annotation or segment that is a crowd, 0 for one that is not or does not say; None for anything else."""
+    value = entry.get("iscrowd")
+    return _CROWD.get(value) if isinstance(value, Hashable) else None
 
 
 class Listing:

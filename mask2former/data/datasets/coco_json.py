@@ -49,7 +49,7 @@ def read_json(path: str | Path) -> object:
             f"Annotation file {path} is broken JSON: {error.msg} at line {error.lineno}, column {error.colno}. "
             "It may be cut off: copy or export it again."
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"Annotation file {path} cannot be read ({error}).") from error
 
 
@@ -75,7 +75,7 @@ def read_coco(path: str | Path) -> CocoFile:
     path, content = str(path), read_json(path)
     if isinstance(content, dict) and os.path.basename(path).startswith(_WITHOUT_ANNOTATIONS):
         content.setdefault("annotations", [])
-    if not isinstance(content, dict) or not all(_is_list_of_objects(content.get(key)) for key in _LISTS):
+    if not isinstance(content, dict) or not all(is_list_of_objects(content.get(key)) for key in _LISTS):
         found = f"an object with {sorted(content)[:10]}" if isinstance(content, dict) else f"a {type(content).__name__}"
         raise UserError(
             f"{path} is not a COCO file: expected an object with the lists of objects {', '.join(_LISTS)}; found "
@@ -92,6 +92,8 @@ def read_coco(path: str | Path) -> CocoFile:
 def check_unique_ids(path: str, kind: str, entries: Sequence[dict]) -> None:
     """Raise UserError unless the entries ("image", "category" or "annotation") of the file have ids that differ."""
     ids = [entry.get("id") for entry in entries]
+    if unusable := next((i for i in ids if not isinstance(i, Hashable)), None):
+        raise UserError(f"{path}: the id of a {kind} is {unusable!r}; expected a number or text.")
     if len(set(ids)) == len(ids) and None not in ids:
         return
     if None in ids:
@@ -100,7 +102,7 @@ def check_unique_ids(path: str, kind: str, entries: Sequence[dict]) -> None:
     raise UserError(f"{path} has several {kind} entries of one id: {some(twice)}. Give each {kind} its own id.")
 
 
-def _is_list_of_objects(value: object) -> bool:
+def is_list_of_objects(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 
 from mask2former.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from mask2former.data.datasets.coco import IMAGES_REMEDY, image_record, load_coco_json
-from mask2former.data.datasets.coco_checks import Listing, check_files
-from mask2former.data.datasets.coco_json import CocoFile, check_unique_ids, collector_paused, read_coco
+from mask2former.data.datasets.coco_checks import Listing, check_files, crowd_flag
+from mask2former.data.datasets.coco_json import CocoFile, check_unique_ids, collector_paused, is_list_of_objects, read_coco
 from mask2former.data.datasets.coco_labels import contiguous_ids
 from mask2former.data.datasets.folder import SemSegFolder
 from mask2former.utils.errors import UserError
@@ -195,10 +195,10 @@ def annotated_images(coco: CocoFile) -> list[tuple[dict, dict]]:
             )
         for annotation in annotations:
             segments = annotation.get("segments_info")
-            if not isinstance(annotation.get("file_name"), str) or not isinstance(segments, list):
+            if not isinstance(annotation.get("file_name"), str) or not is_list_of_objects(segments):
                 raise UserError(
                     f"{coco.path}: the annotation of image {image['id']!r} has {sorted(annotation)}; a panoptic file "
-                    "has file_name (a PNG) and segments_info there. A file of instances is declared as such: TYPE "
+                    "has file_name (a PNG) and segments_info (a list of objects) there. A file of instances is declared as such: TYPE "
                     "coco_instances under DATASETS.CUSTOM, or register_coco_instances."
                 )
             pairs.append((image, annotation))
@@ -217,8 +217,12 @@ def read_segments(
                 f"{path}: a segment of {png} has the id {segment['id']!r}; expected 1 to {_LARGEST_ID}, the colours of "
                 "a PNG without black (R + 256 G + 65536 B)."
             )
-        category = segment.get("category_id")
-        if category not in id_map:
+        category, crowd = segment.get("category_id"), crowd_flag(segment)
+        if crowd is None:
+            raise UserError(
+                f"{path}: segment {segment['id']!r} of {png} has the iscrowd {segment['iscrowd']!r}; expected 0 or 1."
+            )
+        if not isinstance(category, Hashable) or category not in id_map:
             raise UserError(
                 f"{path}: segment {segment['id']!r} of {png} has the category_id {category!r}; the categories are "
                 f"{some(sorted(id_map), 20)}. Correct it, or add the category."
@@ -229,7 +233,7 @@ def read_segments(
                 "id": segment["id"],
                 "category_id": id_map[category],
                 "isthing": category in thing_categories,
-                "iscrowd": int(segment.get("iscrowd", 0)),
+                "iscrowd": crowd,
             }
         )
     return found

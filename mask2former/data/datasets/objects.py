@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from mask2former.data.datasets.coco_checks import segmentation_problem
+from mask2former.data.datasets.coco_checks import crowd_flag, measures_problem, segmentation_problem
 from mask2former.utils.errors import UserError
 
 XYXY_ABS, XYWH_ABS = 0, 1  # detectron2's BoxMode: two corners, or corner and size, in pixels
@@ -45,11 +45,18 @@ def completed(annotation: Mapping, size: tuple[int, int], file_name: str) -> dic
             f"An annotation of image {file_name} has the bbox_mode {annotation['bbox_mode']!r}; expected XYXY_ABS (0) "
             "or XYWH_ABS (1), boxes in pixels. Convert the boxes."
         )
+    crowd, problem = crowd_flag(annotation), ""
     if bbox is not None:
+        bbox = np.asarray(bbox).tolist()
+        problem = measures_problem({"bbox": bbox, "area": annotation.get("area")})
+    if crowd is None or problem:
+        problem = problem or f"the iscrowd is {annotation['iscrowd']!r}; expected 0 or 1"
+        raise UserError(f"An annotation of image {file_name}: {problem}. Correct it in the function that makes it.")
+    if bbox:
         bbox = [float(value) for value in bbox]
         if mode == XYXY_ABS:
             bbox = [*bbox[:2], bbox[2] - bbox[0], bbox[3] - bbox[1]]
-    fields = {"iscrowd": int(annotation.get("iscrowd", 0)), "bbox": bbox, "bbox_mode": XYWH_ABS}
+    fields = {"iscrowd": crowd, "bbox": bbox, "bbox_mode": XYWH_ABS}
     return measured({**annotation, **fields}, size)
 
 

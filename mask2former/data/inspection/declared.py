@@ -45,7 +45,8 @@ def _register_refused(name: str, entry: Mapping, reason: str) -> None:
         try:
             paths = {key: str(Path(entry["ROOT"], value).expanduser()) for key, value in values.items()}
             categories = sorted(read_json(paths["ANNOTATIONS"])["categories"], key=lambda category: category["id"])
-            labels = labels_of_categories(paths["ANNOTATIONS"], categories, panoptic)
+            named = [{**category, "name": str(category["name"])} for category in categories]
+            labels = labels_of_categories(paths["ANNOTATIONS"], named, panoptic)
         except (UserError, KeyError, TypeError, AttributeError):
             continue  # nothing of this split can be read; the reason of the whole entry says so
         fields = {"image_root": paths.get("IMAGES"), "evaluator_type": "coco_panoptic_seg" if panoptic else "coco"}

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from mask2former.data.datasets.coco_checks import polygon_problem, segmentation_problem
+from mask2former.data.datasets.coco_checks import polygon_problem, rle_size, segmentation_problem
 from mask2former.data.inspection.findings import Tally
+from mask2former.structures import rle_runs
 
 # H, W image size
 
@@ -86,40 +87,13 @@ def _shape(polygon: list[float], size: tuple[int, int] | None) -> str:
 
 
 def _rle_pixels(rle: object, place: str, size: tuple[int, int] | None, tally: Tally) -> int | None:
-    if isinstance(rle, dict) and size and "size" in rle and tuple(rle["size"]) != tuple(size):
+    if isinstance(rle, dict) and size and rle_size(rle) and rle_size(rle) != tuple(size):
         tally.found("size", place, f"has an RLE of {_size(rle['size'])}, its image has {_size(size)}")
         return None
-    problem = segmentation_problem(rle, size)
-    if not problem:
-        runs, (height, width) = _runs(rle["counts"]), rle["size"]
-        if len(runs) and runs.min() >= 0 and runs.sum() == height * width:
-            return int(runs[1::2].sum())
-        problem = f"the RLE counts {runs.sum()} pixels for {height}x{width}, or has a negative run"
-    tally.found("RLE", place, problem)
-    return None
-
-
-def _runs(counts: list[int] | str | bytes) -> np.ndarray:
-    """Run lengths int64 [R] of a COCO RLE, of pixels outside and inside in turn.
-
-    Checked rather than decoded: pycocotools leaves pixels unset where a compressed RLE ends too early. Its characters
-    carry five bits each, the lowest first, offset by 48, with 32 added while a number goes on and 16 in the last one
-    for a negative number; from the fourth on a number is the difference to the run before the last.
-    """
-    if isinstance(counts, list):
-        return np.asarray(counts, np.int64)
-    text = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
-    values = np.frombuffer(text, np.uint8).astype(np.int64) - 48
-    last = (values & 32) == 0
-    if not len(values) or not last[-1]:
-        return np.zeros(0, np.int64)
-    starts = np.flatnonzero(np.r_[True, last[:-1]])
-    place = np.arange(len(values)) - np.repeat(starts, np.diff(np.r_[starts, len(values)]))
-    runs = np.add.reduceat((values & 31) << (5 * place), starts)
-    negative = (values[last] & 16) > 0
-    runs[negative] -= 1 << (5 * (place[last][negative] + 1))
-    runs[1::2], runs[2::2] = np.cumsum(runs[1::2]), np.cumsum(runs[2::2])
-    return runs
+    if problem := segmentation_problem(rle, size):
+        tally.found("RLE", place, problem)
+        return None
+    return int(rle_runs(rle["counts"])[1::2].sum())
 
 
 def _size(size: Sequence[int]) -> str:
