@@ -133,7 +133,7 @@ def _report(seen: Sequence[Inspection], others: Sequence[Finding], output: Path)
     }
     output.mkdir(parents=True, exist_ok=True)
     (output / "report.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-    print(f"\n{errors} errors, {len(findings) - errors} warnings; all of them in {output / 'report.json'}")
+    print(f"\nerrors: {errors}, warnings: {len(findings) - errors}; all of them in {output / 'report.json'}")
     return 1 if errors else 0
 
 

@@ -131,11 +131,16 @@ def _available(device: str) -> str:
 
 
 def _labels(cfg: CfgNode, contents: dict) -> LabelSet:
-    """The checkpoint's labels, else those of the first data set in the config, checked against NUM_CLASSES."""
+    """The checkpoint's labels, else those of the first data set in the config.
+
+    A NUM_CLASSES that the config gives must agree; one that it leaves out is set.
+    """
     inside = contents.get("labels")
     labels = LabelSet.from_dict(inside) if inside is not None else _labels_of_datasets(cfg)
     if inside is not None:
         _check_same_classes(cfg, labels)
+    if not cfg.given("MODEL.SEM_SEG_HEAD.NUM_CLASSES"):
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = labels.num_classes
     num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     if labels.num_classes != num_classes:
         if inside is not None:

@@ -4,7 +4,7 @@ from mask2former.structures.batch import ImageBatch, pad_batch, padded_size
 from mask2former.structures.compact_masks import CompactMasks
 from mask2former.structures.instances import Instances
 from mask2former.structures.labels import LabelSet, builtin_labels
-from mask2former.structures.masks import BitMasks, coco_rle, masks_to_boxes, rle_areas, rle_decode, rle_encode
+from mask2former.structures.masks import BitMasks, coco_rle, masks_to_boxes, rle_areas, rle_decode, rle_encode, rle_runs
 from mask2former.structures.polygons import Polygons
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "rle_areas",
     "rle_decode",
     "rle_encode",
+    "rle_runs",
 ]

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mask2former.data.inspection.objects import _runs
 from mask2former.data.inspection.records import Classes, inspect_record
 from mask2former.structures import rle_encode
 
@@ -106,5 +105,5 @@ def test_compressed_rle_is_read_as_pycocotools_writes_it(seed):
     rng = np.random.default_rng(seed)
     mask = np.repeat(rng.random((10, 20)) < rng.random(), 8, axis=0)[: 10 * rng.integers(1, 9)]
     rle = rle_encode(mask)
-    assert _runs(rle["counts"])[1::2].sum() == mask.sum() and _runs(rle["counts"]).sum() == mask.size
-    assert _runs(rle["counts"].encode()).tolist() == _runs(rle["counts"]).tolist()
+    assert rle_runs(rle["counts"])[1::2].sum() == mask.sum() and rle_runs(rle["counts"]).sum() == mask.size
+    assert rle_runs(rle["counts"].encode()).tolist() == rle_runs(rle["counts"]).tolist()

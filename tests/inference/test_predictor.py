@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mask2former.config import get_cfg
+from mask2former.config import get_cfg, load_cfg
 from mask2former.inference import Predictor, checkpoint_config
 from mask2former.modeling import META_ARCH
 from mask2former.structures import LabelSet
@@ -234,3 +234,18 @@ def test_options_have_the_last_word(tmp_path, cfg):
     changed = checkpoint_config(tmp_path / "model.pth", ["INPUT.MIN_SIZE_TEST", "33"])
     assert changed.INPUT.MIN_SIZE_TEST == 33
     assert changed.MODEL.WEIGHTS == str(tmp_path / "model.pth")
+
+
+def test_a_recipe_that_leaves_the_number_of_classes_out_takes_the_checkpoint_s(tmp_path, cfg):
+    save(tmp_path / "model.pth", cfg)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("MODEL: {META_ARCHITECTURE: Tiny, DEVICE: cpu}\nDATASETS: {TEST: [nowhere_valid]}\n")
+    predictor = Predictor(load_cfg(recipe, ["MODEL.WEIGHTS", str(tmp_path / "model.pth")]))
+    assert predictor.cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 2 and predictor.labels == LABELS
+
+
+def test_a_data_set_of_other_classes_is_refused(tmp_path, cfg):
+    save(tmp_path / "model.pth", cfg)
+    cfg.merge_from_list(["MODEL.WEIGHTS", str(tmp_path / "model.pth"), "DATASETS.TEST", "[cityscapes_fine_sem_seg_val]"])
+    with pytest.raises(UserError, match=r"other classes than those of 'cityscapes_fine_sem_seg_val'.*'dark'.*'road'"):
+        Predictor(cfg)
