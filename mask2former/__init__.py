@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _PUBLISHED = {
     "COCOInstanceNewBaselineDatasetMapper": "data.dataset_mappers.coco_instance_new_baseline_dataset_mapper",
     "COCOPanopticNewBaselineDatasetMapper": "data.dataset_mappers.coco_panoptic_new_baseline_dataset_mapper",
+    "DETRPanopticDatasetMapper": "data.dataset_mappers.detr_panoptic_dataset_mapper",
     "MaskFormerInstanceDatasetMapper": "data.dataset_mappers.mask_former_instance_dataset_mapper",
     "MaskFormerPanopticDatasetMapper": "data.dataset_mappers.mask_former_panoptic_dataset_mapper",
     "MaskFormerSemanticDatasetMapper": "data.dataset_mappers.mask_former_semantic_dataset_mapper",

@@ -107,15 +107,15 @@ TASKS: dict[str, Callable[[CfgNode, nn.Module, argparse.Namespace], None]] = {
 
 
 class Raw(nn.Module):
-    """A segmentation model as tracing wants one: an image [3,h,w] in, its class and mask logits out."""
+    """A segmentation model as tracing wants one: an image [3,h,w] in, its raw predictions out."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        raw = self.model.predict_raw([{"image": image}])
-        return raw["pred_logits"], raw["pred_masks"]
+    @torch.no_grad()  # as in evaluation; ops with a backward pass of their own cannot be looked into otherwise
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.model.predict_raw([{"image": image}]).values())
 
 
 def inputs(cfg: CfgNode, args: argparse.Namespace) -> Iterator[Tensor]:

@@ -140,13 +140,13 @@ _SEM_SEG_HEAD = {
 _MASK_FORMER = {
     # transformer decoder
     "TRANSFORMER_DECODER_NAME": "MultiScaleMaskedTransformerDecoder",  # registry TRANSFORMER_DECODER
-    "TRANSFORMER_IN_FEATURE": "res5",  # res2 ... res5 | transformer_encoder | multi_scale_pixel_decoder
+    "TRANSFORMER_IN_FEATURE": "res5",  # res2 ... | transformer_encoder | pixel_embedding | multi_scale_pixel_decoder
     "NUM_OBJECT_QUERIES": 100,
     "HIDDEN_DIM": 256,  # channels of queries
     "NHEADS": 8,  # attention heads
     "DIM_FEEDFORWARD": 2048,  # hidden width of the decoder's feed-forward layers
     "ENC_LAYERS": 0,  # encoder layers before a standard decoder
-    "DEC_LAYERS": 6,  # masked decoder: counts the prediction from the bare queries, so 10 is nine layers
+    "DEC_LAYERS": 6,  # layers; masked decoder: counts the prediction from the bare queries, so 10 is nine
     "DROPOUT": 0.1,  # dropout probability
     "PRE_NORM": False,  # normalise before a layer instead of after it
     "ENFORCE_INPUT_PROJ": False,  # a 1x1 projection even where channels agree
@@ -157,9 +157,10 @@ _MASK_FORMER = {
     "CLASS_WEIGHT": 1.0,  # classification
     "CLASS_WEIGHTS": {},  # ours: class name -> its weight in the classification loss, 1 for those not named
     "DICE_WEIGHT": 1.0,  # dice of masks
-    "MASK_WEIGHT": 20.0,  # cross-entropy of masks
+    "MASK_WEIGHT": 20.0,  # MASK_LOSS of masks
+    "MASK_LOSS": "cross_entropy",  # ours: cross_entropy | focal (MaskFormer), in matching and loss
     "EXTRA_LOSSES": [],  # ours: [name in the registry LOSS, weight] pairs
-    "TRAIN_NUM_POINTS": 12544,  # 112 * 112 points per mask in matching and loss
+    "TRAIN_NUM_POINTS": 12544,  # 112 * 112 points per mask in matching and loss; 0: all pixels (MaskFormer)
     "OVERSAMPLE_RATIO": 3.0,  # candidates drawn per point kept
     "IMPORTANCE_SAMPLE_RATIO": 0.75,  # share of points taken where the mask is least certain
     "TEST": {
@@ -168,6 +169,7 @@ _MASK_FORMER = {
         "PANOPTIC_ON": False,
         "OBJECT_MASK_THRESHOLD": 0.0,  # panoptic: smallest class probability of a segment
         "OVERLAP_THRESHOLD": 0.0,  # panoptic: smallest share of a mask that must stay visible
+        "PANOPTIC_FILL": False,  # ours: a segment keeps pixels that its mask leaves out, as MaskFormer's do
         "SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE": False,  # resize masks to the wanted size before combining them
     },
 }
@@ -180,7 +182,7 @@ _MODEL = {
     "PIXEL_STD": [1.0, 1.0, 1.0],  # divided by, 0..255, in INPUT.FORMAT order
     "BACKBONE": {
         "NAME": "build_resnet_backbone",  # registry BACKBONE, or "timm/<model>"
-        "FREEZE_AT": 2,  # ResNet: leading stages not trained, the stem being 1; 0: train all
+        "FREEZE_AT": 2,  # ResNet, timm: leading stages not trained, the stem being 1; 0: train all
     },
     "RESNETS": _RESNETS,
     "SWIN": _SWIN,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -77,6 +78,18 @@ def build_lsj_transform(cfg) -> v2.Transform:
     return v2.Compose([T.random_flip(inp.RANDOM_FLIP), jitter, T.PadTo(inp.IMAGE_SIZE, mask_fill=0)])
 
 
+def build_detr_transform(cfg) -> v2.Transform:
+    """Flip, for half of the images resize and crop, and resize: MaskFormer's recipes of COCO (DETR, sec. A.4)."""
+    inp = cfg.INPUT
+    steps = [T.random_flip(inp.RANDOM_FLIP)]
+    if inp.CROP.ENABLED:
+        before = T.ResizeShortestEdge([400, 500, 600], sys.maxsize)  # published sizes, without limit
+        crop = T.RandomCrop(T.CropSize(inp.CROP.TYPE, inp.CROP.SIZE))
+        steps.append(v2.RandomApply([v2.Compose([before, crop])], p=0.5))
+    steps.append(T.ResizeShortestEdge(_sizes(inp.MIN_SIZE_TRAIN), inp.MAX_SIZE_TRAIN, inp.MIN_SIZE_TRAIN_SAMPLING))
+    return v2.Compose(steps)
+
+
 def build_test_transform(cfg) -> ImageTransform:
     """What evaluation and `Predictor` do to a picture: uint8 RGB [H,W,3] -> uint8 [3,h,w] in INPUT.FORMAT order."""
     check_format(cfg.INPUT.FORMAT)
@@ -106,6 +119,7 @@ MAPPERS: dict[str, Callable] = {
     "mask_former_instance": partial(_object_mapper, InstanceAnnotation, build_train_transform),
     "coco_panoptic_lsj": partial(_object_mapper, PanopticAnnotation, build_lsj_transform),
     "coco_instance_lsj": partial(_object_mapper, InstanceAnnotation, build_lsj_transform),
+    "detr_panoptic": partial(_object_mapper, PanopticAnnotation, build_detr_transform),
 }
 # the key that each needs in its records
 _SOURCES = {
@@ -114,6 +128,7 @@ _SOURCES = {
     "mask_former_instance": InstanceAnnotation.source,
     "coco_panoptic_lsj": PanopticAnnotation.source,
     "coco_instance_lsj": InstanceAnnotation.source,
+    "detr_panoptic": PanopticAnnotation.source,
 }
 _ONE_SIZE = ("coco_panoptic_lsj", "coco_instance_lsj")  # mappers whose samples all have the same size
 

@@ -1,26 +1,32 @@
-"""From a recipe to a model: the one place where the keys under MODEL are read."""
+"""From a recipe to a model. Backbones and decoders have a ``build.py`` beside them; the rest of MODEL is read here."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from torch import nn
 
 from mask2former.config import CfgNode
-from mask2former.modeling import losses  # noqa: F401  (fills the LOSS registry)
-from mask2former.modeling.backbone.resnet import ResNet
+from mask2former.modeling import losses
+from mask2former.modeling.backbone.build import build_backbone
 from mask2former.modeling.backbone.shape import ShapeSpec
-from mask2former.modeling.backbone.timm import TimmBackbone
-from mask2former.modeling.criterion import LossTerm, PointSampling, SetCriterion
-from mask2former.modeling.heads import MaskFormerHead
+from mask2former.modeling.criterion import LossTerm, SetCriterion
+from mask2former.modeling.heads import MEMORY_SOURCES, MaskFormerHead
 from mask2former.modeling.maskformer import InferenceSettings, MaskFormer
-from mask2former.modeling.matcher import HungarianMatcher
-from mask2former.modeling.pixel_decoder.msdeform import MSDeformAttnPixelDecoder
-from mask2former.modeling.registry import BACKBONE, LOSS, META_ARCH, PIXEL_DECODER, SEM_SEG_HEADS, TRANSFORMER_DECODER
-from mask2former.modeling.transformer_decoder.masked import MultiScaleMaskedTransformerDecoder
+from mask2former.modeling.matcher import HungarianMatcher, cross_entropy_cost, focal_cost
+from mask2former.modeling.per_pixel import PerPixelBaselineHead, PerPixelBaselinePlusHead, SemanticSegmentor
+from mask2former.modeling.pixel_decoder import build as _pixel_decoders  # noqa: F401  (fills PIXEL_DECODER)
+from mask2former.modeling.registry import LOSS, META_ARCH, PIXEL_DECODER, SEM_SEG_HEADS, TRANSFORMER_DECODER
+from mask2former.modeling.sampling import AllPixels, PointSampling, Sampling
+from mask2former.modeling.transformer_decoder.build import build_standard_decoder
 from mask2former.structures import LabelSet, builtin_labels
 from mask2former.utils.errors import UserError
 from mask2former.utils.text import suggest
+
+PER_PIXEL_HEADS = ("PerPixelBaselineHead", "PerPixelBaselinePlusHead")
+# MODEL.MASK_FORMER.MASK_LOSS -> what MASK_WEIGHT weighs in the loss, and in matching
+MASK_LOSSES = {
+    "cross_entropy": (losses.sigmoid_cross_entropy, cross_entropy_cost),
+    "focal": (losses.sigmoid_focal, focal_cost),
+}
 
 
 def build_model(cfg: CfgNode, labels: LabelSet | None = None) -> nn.Module:
@@ -36,10 +42,11 @@ def build_model(cfg: CfgNode, labels: LabelSet | None = None) -> nn.Module:
 
 @META_ARCH.register(name="MaskFormer")
 def build_maskformer(cfg: CfgNode, labels: LabelSet | None) -> MaskFormer:
-    if len(cfg.MODEL.PIXEL_MEAN) != len(cfg.MODEL.PIXEL_STD):
+    _check_pixels(cfg)
+    if cfg.MODEL.SEM_SEG_HEAD.NAME in PER_PIXEL_HEADS:
         raise UserError(
-            f"MODEL.PIXEL_MEAN has {len(cfg.MODEL.PIXEL_MEAN)} values and MODEL.PIXEL_STD has "
-            f"{len(cfg.MODEL.PIXEL_STD)}: both need one per image channel."
+            f"MODEL.SEM_SEG_HEAD.NAME {cfg.MODEL.SEM_SEG_HEAD.NAME} classifies pixels: set MODEL.META_ARCHITECTURE to "
+            "SemanticSegmentor, or NAME to MaskFormerHead."
         )
     thing_ids = labels.thing_ids if labels else ()
     if any(not 0 <= i < cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES for i in thing_ids):
@@ -71,145 +78,120 @@ def _inference_settings(cfg: CfgNode) -> InferenceSettings:
         instance=test.INSTANCE_ON,
         score_threshold=test.OBJECT_MASK_THRESHOLD,
         overlap_threshold=test.OVERLAP_THRESHOLD,
+        fill=test.PANOPTIC_FILL,
         top_k=cfg.TEST.DETECTIONS_PER_IMAGE,
         # segments and instances are decided per pixel of the result, so their masks are resized before
         resize_first=test.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE or test.PANOPTIC_ON or test.INSTANCE_ON,
     )
 
 
-def build_backbone(cfg: CfgNode) -> nn.Module:
-    """The backbone MODEL.BACKBONE.NAME names: a registered one, or ``timm/<model name>``."""
-    image = ShapeSpec(channels=len(cfg.MODEL.PIXEL_MEAN))
-    name = cfg.MODEL.BACKBONE.NAME
-    if name.startswith("timm/"):
-        return TimmBackbone(
-            name.removeprefix("timm/"),
-            in_channels=image.channels,
-            out_features=cfg.MODEL.TIMM.OUT_FEATURES,
-            norm=cfg.MODEL.TIMM.NORM,
-            freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+@META_ARCH.register(name="SemanticSegmentor")
+def build_semantic_segmentor(cfg: CfgNode, labels: LabelSet | None) -> SemanticSegmentor:
+    _check_pixels(cfg)
+    head = cfg.MODEL.SEM_SEG_HEAD
+    if head.NAME == "MaskFormerHead":
+        raise UserError(
+            "MODEL.META_ARCHITECTURE SemanticSegmentor classifies pixels, but MODEL.SEM_SEG_HEAD.NAME is "
+            f"MaskFormerHead: set it to one of {sorted(PER_PIXEL_HEADS)}, or META_ARCHITECTURE to MaskFormer."
         )
-    return BACKBONE.get(name)(cfg, image)
-
-
-@BACKBONE.register(name="build_resnet_backbone")
-def build_resnet(cfg: CfgNode, image: ShapeSpec) -> ResNet:
-    """detectron2's ResNet: dilation in res5 only, no multi-grid."""
-    return _resnet(cfg, image, "basic", (1, 1, 1, cfg.MODEL.RESNETS.RES5_DILATION), (1, 1, 1))
-
-
-@BACKBONE.register(name="build_resnet_deeplab_backbone")
-def build_resnet_deeplab(cfg: CfgNode, image: ShapeSpec) -> ResNet:
-    """DeepLab's ResNet: the stem of STEM_TYPE, dilation in res4 and res5, multi-grid in res5."""
-    resnets = cfg.MODEL.RESNETS
-    dilations = (1, 1, resnets.RES4_DILATION, resnets.RES5_DILATION)
-    return _resnet(cfg, image, resnets.STEM_TYPE, dilations, resnets.RES5_MULTI_GRID)
-
-
-def _resnet(cfg: CfgNode, image: ShapeSpec, stem: str, dilations: Sequence[int], res5_grid: Sequence[int]) -> ResNet:
-    resnets = cfg.MODEL.RESNETS
-    if any(resnets.DEFORM_ON_PER_STAGE):
-        raise UserError("MODEL.RESNETS.DEFORM_ON_PER_STAGE asks for deformable convolution, which is not offered.")
-    return ResNet(
-        depth=resnets.DEPTH,
-        in_channels=image.channels,
-        stem=stem,
-        stem_channels=resnets.STEM_OUT_CHANNELS,
-        res2_channels=resnets.RES2_OUT_CHANNELS,
-        num_groups=resnets.NUM_GROUPS,
-        width_per_group=resnets.WIDTH_PER_GROUP,
-        norm=resnets.NORM,
-        stride_in_1x1=resnets.STRIDE_IN_1X1,
-        dilations=dilations,
-        res5_grid=res5_grid,
-        out_features=resnets.OUT_FEATURES,
-        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+    backbone = build_backbone(cfg)
+    return SemanticSegmentor(
+        backbone=backbone,
+        sem_seg_head=SEM_SEG_HEADS.get(head.NAME)(cfg, backbone.output_shape()),
+        pixel_mean=cfg.MODEL.PIXEL_MEAN,
+        pixel_std=cfg.MODEL.PIXEL_STD,
+        size_divisibility=0,  # published: as detectron2's ResNet, whose batches are padded to the largest image
+        deep_supervision=cfg.MODEL.MASK_FORMER.DEEP_SUPERVISION,
+        stride=head.COMMON_STRIDE,
+        ignore_label=head.IGNORE_VALUE,
+        loss_weight=head.LOSS_WEIGHT,
     )
+
+
+def _check_pixels(cfg: CfgNode) -> None:
+    if len(cfg.MODEL.PIXEL_MEAN) != len(cfg.MODEL.PIXEL_STD):
+        raise UserError(
+            f"MODEL.PIXEL_MEAN has {len(cfg.MODEL.PIXEL_MEAN)} values and MODEL.PIXEL_STD has "
+            f"{len(cfg.MODEL.PIXEL_STD)}: both need one per image channel."
+        )
 
 
 @SEM_SEG_HEADS.register(name="MaskFormerHead")
 def build_maskformer_head(cfg: CfgNode, maps: dict[str, ShapeSpec]) -> MaskFormerHead:
-    head = cfg.MODEL.SEM_SEG_HEAD
-    wanted = cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE
-    if wanted != "multi_scale_pixel_decoder":
-        raise UserError(
-            f"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is '{wanted}': expected 'multi_scale_pixel_decoder', "
-            "the only source of decoder memory offered yet."
-        )
-    chosen = _choose(maps, head.IN_FEATURES, "MODEL.SEM_SEG_HEAD.IN_FEATURES")
-    pixel_decoder = PIXEL_DECODER.get(head.PIXEL_DECODER_NAME)(cfg, chosen)
+    pixel_decoder = build_pixel_decoder(cfg, maps)
     decoder = TRANSFORMER_DECODER.get(cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME)
-    return MaskFormerHead(pixel_decoder, decoder(cfg, pixel_decoder.channels, pixel_decoder.mask_channels))
+    predictor = decoder(cfg, _memory_channels(cfg, maps, pixel_decoder), pixel_decoder.mask_channels)
+    return MaskFormerHead(pixel_decoder, predictor, cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE)
 
 
-def _choose(maps: dict[str, ShapeSpec], names: Sequence[str], key: str) -> dict[str, ShapeSpec]:
-    missing = [n for n in names if n not in maps]
-    if missing or not names:
-        raise UserError(f"{key} is {list(names)}, but the backbone gives {sorted(maps)}.")
-    return {n: maps[n] for n in names}
+@SEM_SEG_HEADS.register(name="PerPixelBaselineHead")
+def build_per_pixel_head(cfg: CfgNode, maps: dict[str, ShapeSpec]) -> PerPixelBaselineHead:
+    return PerPixelBaselineHead(build_pixel_decoder(cfg, maps), cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
 
 
-@PIXEL_DECODER.register(name="MSDeformAttnPixelDecoder")
-def build_msdeform_pixel_decoder(cfg: CfgNode, maps: dict[str, ShapeSpec]) -> MSDeformAttnPixelDecoder:
+@SEM_SEG_HEADS.register(name="PerPixelBaselinePlusHead")
+def build_per_pixel_plus_head(cfg: CfgNode, maps: dict[str, ShapeSpec]) -> PerPixelBaselinePlusHead:
+    mask_former, num_classes = cfg.MODEL.MASK_FORMER, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    if mask_former.NUM_OBJECT_QUERIES != num_classes:
+        raise UserError(
+            f"MODEL.MASK_FORMER.NUM_OBJECT_QUERIES is {mask_former.NUM_OBJECT_QUERIES}: PerPixelBaselinePlusHead has "
+            f"one query per class, so set it to MODEL.SEM_SEG_HEAD.NUM_CLASSES, {num_classes}."
+        )
+    pixel_decoder = build_pixel_decoder(cfg, maps)
+    in_channels = _memory_channels(cfg, maps, pixel_decoder)
+    # published: always this decoder, whatever TRANSFORMER_DECODER_NAME says
+    predictor = build_standard_decoder(cfg, in_channels, pixel_decoder.mask_channels, predicts_classes=False)
+    return PerPixelBaselinePlusHead(pixel_decoder, predictor, mask_former.TRANSFORMER_IN_FEATURE)
+
+
+def build_pixel_decoder(cfg: CfgNode, maps: dict[str, ShapeSpec]) -> nn.Module:
+    """The pixel decoder MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME names, on the maps of IN_FEATURES."""
     head = cfg.MODEL.SEM_SEG_HEAD
-    key = "DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES"
-    encoder_in = list(_choose(maps, head[key], f"MODEL.SEM_SEG_HEAD.{key}"))
-    return MSDeformAttnPixelDecoder(
-        maps,
-        encoder_in=encoder_in,
-        channels=head.CONVS_DIM,
-        mask_channels=head.MASK_DIM,
-        norm=head.NORM,
-        common_stride=head.COMMON_STRIDE,
-        num_layers=head.TRANSFORMER_ENC_LAYERS,
-        num_heads=head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS,
-        num_points=head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS,
-        hidden_channels=head.TRANSFORMER_DIM_FEEDFORWARD,
-        dropout=cfg.MODEL.MASK_FORMER.DROPOUT,
-    )
+    if not head.IN_FEATURES or any(name not in maps for name in head.IN_FEATURES):
+        raise UserError(
+            f"MODEL.SEM_SEG_HEAD.IN_FEATURES is {list(head.IN_FEATURES)}, but the backbone gives {sorted(maps)}."
+        )
+    return PIXEL_DECODER.get(head.PIXEL_DECODER_NAME)(cfg, {name: maps[name] for name in head.IN_FEATURES})
 
 
-@TRANSFORMER_DECODER.register(name="MultiScaleMaskedTransformerDecoder")
-def build_masked_decoder(cfg: CfgNode, in_channels: int, mask_channels: int) -> MultiScaleMaskedTransformerDecoder:
-    mask_former = cfg.MODEL.MASK_FORMER
-    projects = in_channels != mask_former.HIDDEN_DIM or mask_former.ENFORCE_INPUT_PROJ
-    least = 4 if projects else 2  # a projection that no layer uses would get no gradient
-    if mask_former.DEC_LAYERS < least:
+def _memory_channels(cfg: CfgNode, maps: dict[str, ShapeSpec], pixel_decoder: nn.Module) -> int:
+    """Width of what the queries attend to."""
+    source = cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE
+    if source in maps:
+        return maps[source].channels
+    if source not in MEMORY_SOURCES:
         raise UserError(
-            f"MODEL.MASK_FORMER.DEC_LAYERS is {mask_former.DEC_LAYERS}: expected at least {least} (the prediction "
-            "from the queries, and a layer for each map of the memory that is used)."
+            f"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is '{source}': expected one of {', '.join(MEMORY_SOURCES)}, or "
+            f"a map of the backbone, {', '.join(sorted(maps))}."
         )
-    if mask_former.HIDDEN_DIM % mask_former.NHEADS or mask_former.HIDDEN_DIM % 4:
+    if source == "pixel_embedding":
+        return pixel_decoder.mask_channels
+    needed = 3 if source == "multi_scale_pixel_decoder" else 1
+    if getattr(pixel_decoder, "num_memory_levels", needed) < needed:
         raise UserError(
-            f"MODEL.MASK_FORMER.HIDDEN_DIM is {mask_former.HIDDEN_DIM}: expected a multiple of 4 and of NHEADS, "
-            f"{mask_former.NHEADS}."
+            f"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is '{source}', but {cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME} "
+            f"gives the queries {pixel_decoder.num_memory_levels} maps: choose another PIXEL_DECODER_NAME, or a map "
+            "of the backbone such as 'res5'."
         )
-    return MultiScaleMaskedTransformerDecoder(
-        in_channels,
-        num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-        hidden_channels=mask_former.HIDDEN_DIM,
-        num_queries=mask_former.NUM_OBJECT_QUERIES,
-        num_heads=mask_former.NHEADS,
-        hidden_ffn_channels=mask_former.DIM_FEEDFORWARD,
-        num_layers=mask_former.DEC_LAYERS - 1,  # the published count includes the query prediction
-        mask_channels=mask_channels,
-        # published recipes' decoder layers have no dropout whatever the key says; the pixel decoder's obeys it
-        dropout=0.0,
-        pre_norm=mask_former.PRE_NORM,
-        enforce_input_proj=mask_former.ENFORCE_INPUT_PROJ,
-    )
+    return pixel_decoder.channels
 
 
 def build_criterion(cfg: CfgNode, labels: LabelSet | None = None) -> SetCriterion:
     mask_former = cfg.MODEL.MASK_FORMER
     _check_criterion(mask_former)
-    weights = [("mask", mask_former.MASK_WEIGHT), ("dice", mask_former.DICE_WEIGHT), *mask_former.EXTRA_LOSSES]
-    terms = [LossTerm(name, float(weight), LOSS.get(name)) for name, weight in weights]
+    mask_loss, mask_cost = MASK_LOSSES[mask_former.MASK_LOSS]
+    sampling = _sampling(mask_former)
+    terms = [
+        LossTerm("mask", float(mask_former.MASK_WEIGHT), mask_loss),
+        LossTerm("dice", float(mask_former.DICE_WEIGHT), losses.dice),
+        *(LossTerm(name, float(weight), LOSS.get(name)) for name, weight in mask_former.EXTRA_LOSSES),
+    ]
     matcher = HungarianMatcher(
-        mask_former.CLASS_WEIGHT, mask_former.MASK_WEIGHT, mask_former.DICE_WEIGHT, mask_former.TRAIN_NUM_POINTS
-    )
-    sampling = PointSampling(
-        mask_former.TRAIN_NUM_POINTS, mask_former.OVERSAMPLE_RATIO, mask_former.IMPORTANCE_SAMPLE_RATIO
+        mask_former.CLASS_WEIGHT,
+        mask_former.MASK_WEIGHT,
+        mask_former.DICE_WEIGHT,
+        mask_cost=mask_cost,
+        sampling=sampling,
     )
     return SetCriterion(
         cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
@@ -218,6 +200,14 @@ def build_criterion(cfg: CfgNode, labels: LabelSet | None = None) -> SetCriterio
         class_weights=_class_weights(cfg, labels),
         terms=terms,
         sampling=sampling,
+    )
+
+
+def _sampling(mask_former: CfgNode) -> Sampling:
+    if mask_former.TRAIN_NUM_POINTS == 0:
+        return AllPixels()
+    return PointSampling(
+        mask_former.TRAIN_NUM_POINTS, mask_former.OVERSAMPLE_RATIO, mask_former.IMPORTANCE_SAMPLE_RATIO
     )
 
 
@@ -245,6 +235,15 @@ def _check_criterion(mask_former: CfgNode) -> None:
     names = ["ce", "mask", "dice", *(name for name, _ in extra)]
     if len(set(names)) < len(names):
         raise UserError(f"MODEL.MASK_FORMER.EXTRA_LOSSES is {extra}: each name once, other than ce, mask and dice.")
+    if mask_former.MASK_LOSS not in MASK_LOSSES:
+        raise UserError(
+            f"MODEL.MASK_FORMER.MASK_LOSS is {mask_former.MASK_LOSS!r}: expected one of {', '.join(MASK_LOSSES)}."
+        )
+    if mask_former.TRAIN_NUM_POINTS < 0:
+        raise UserError(
+            f"MODEL.MASK_FORMER.TRAIN_NUM_POINTS is {mask_former.TRAIN_NUM_POINTS}: expected a number of points, or 0 "
+            "for all pixels."
+        )
     if mask_former.NO_OBJECT_WEIGHT <= 0:
         raise UserError(f"MODEL.MASK_FORMER.NO_OBJECT_WEIGHT is {mask_former.NO_OBJECT_WEIGHT}: expected more than 0.")
     if mask_former.OVERSAMPLE_RATIO < 1 or not 0 <= mask_former.IMPORTANCE_SAMPLE_RATIO <= 1:

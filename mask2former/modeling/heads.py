@@ -6,16 +6,32 @@ from torch import Tensor, nn
 
 from mask2former.modeling.transformer_decoder.output import QueryPredictions
 
+# N images (batch x frames), C channels
+
+MEMORY_SOURCES = ("multi_scale_pixel_decoder", "transformer_encoder", "pixel_embedding")  # beside backbone maps
+
 
 class MaskFormerHead(nn.Module):
-    """Backbone maps -> query predictions."""
+    """Backbone maps -> query predictions.
 
-    def __init__(self, pixel_decoder: nn.Module, predictor: nn.Module):
+    memory_from  what the queries attend to (MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE): every memory map of the pixel
+                 decoder ("multi_scale_pixel_decoder"), its coarsest one ("transformer_encoder"), the mask features
+                 ("pixel_embedding"), or a backbone map by name
+    """
+
+    def __init__(self, pixel_decoder: nn.Module, predictor: nn.Module, memory_from: str = "multi_scale_pixel_decoder"):
         super().__init__()
         self.pixel_decoder = pixel_decoder
         self.predictor = predictor
+        self.memory_from = memory_from
 
     def forward(self, maps: dict[str, Tensor], frames: int, every_layer: bool) -> QueryPredictions:
-        """Maps {name: [B*T,C,h,w]} of ``frames`` = T frames; ``every_layer`` keeps auxiliary predictions."""
+        """Maps {name: [N,C,h,w]} of ``frames`` = T frames; ``every_layer`` keeps auxiliary predictions."""
         mask_features, memory = self.pixel_decoder(maps)
+        if self.memory_from == "transformer_encoder":
+            memory = memory[:1]
+        elif self.memory_from == "pixel_embedding":
+            memory = [mask_features]
+        elif self.memory_from != "multi_scale_pixel_decoder":
+            memory = [maps[self.memory_from]]
         return self.predictor(memory, mask_features, frames, every_layer)

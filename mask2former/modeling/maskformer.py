@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from mask2former.modeling import postprocess
 from mask2former.modeling.criterion import SetCriterion
+from mask2former.modeling.image_model import ImageModel
 from mask2former.modeling.postprocess import Geometry
 from mask2former.modeling.targets import image_targets
 from mask2former.modeling.transformer_decoder.output import QueryPredictions
-from mask2former.structures import ImageBatch, Instances, pad_batch, padded_size
+from mask2former.structures import ImageBatch, Instances, padded_size
 
 # B batch, T frames (1 for images), Q queries, K classes, h w stride-4 size of the padded batch
 
@@ -27,11 +27,12 @@ class InferenceSettings:
     instance: bool
     score_threshold: float
     overlap_threshold: float
+    fill: bool
     top_k: int
     resize_first: bool
 
 
-class MaskFormer(nn.Module):
+class MaskFormer(ImageModel):
     """Mask classification (Cheng et al., NeurIPS 2021 and CVPR 2022) for semantic, panoptic and instance results.
 
     Called with a list of dicts, each with ``image`` [C,H,W] (uint8 or float, not normalised) and, for the result,
@@ -54,21 +55,13 @@ class MaskFormer(nn.Module):
         thing_ids: Sequence[int],
         inference: InferenceSettings,
     ):
-        super().__init__()
+        super().__init__(pixel_mean, pixel_std, size_divisibility)
         self.backbone = backbone
         self.sem_seg_head = sem_seg_head
         self.criterion = criterion
-        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
-            per_channel = torch.tensor([float(v) for v in values]).view(-1, 1, 1)
-            self.register_buffer(name, per_channel, persistent=False)
-        self.size_divisibility = size_divisibility
         self.deep_supervision = deep_supervision
         self.thing_ids = frozenset(thing_ids)
         self.inference = inference
-
-    @property
-    def device(self) -> torch.device:
-        return self.pixel_mean.device
 
     def forward(self, batched_inputs: list[dict]) -> list[dict] | dict[str, Tensor]:
         if not self.training:
@@ -109,24 +102,12 @@ class MaskFormer(nn.Module):
                 thing_ids=self.thing_ids,
                 score_threshold=wanted.score_threshold,
                 overlap_threshold=wanted.overlap_threshold,
+                fill=wanted.fill,
             )
         if wanted.instance:
             only = self.thing_ids if wanted.panoptic else None
             result["instances"] = postprocess.instances(logits, masks, geometry, top_k=wanted.top_k, classes=only)
         return result
-
-    def _batch(self, batched_inputs: list[dict]) -> ImageBatch:
-        """Normalise on the device and pad with zeros, so that padding is the mean colour."""
-        clips = []
-        for x in batched_inputs:
-            if len(x["image"]) != len(self.pixel_mean):
-                raise ValueError(
-                    f"image has shape {tuple(x['image'].shape)}, expected [{len(self.pixel_mean)},H,W]: "
-                    "one channel for each value of MODEL.PIXEL_MEAN."
-                )
-            image = x["image"].to(self.device, non_blocking=True).to(self.pixel_mean.dtype)
-            clips.append(((image - self.pixel_mean) / self.pixel_std)[None])
-        return pad_batch(clips, self.size_divisibility)
 
     def _predict(self, images: ImageBatch, every_layer: bool) -> QueryPredictions:
         maps = self.backbone(images.tensor.flatten(0, 1))

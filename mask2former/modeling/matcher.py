@@ -1,11 +1,11 @@
 """One-to-one assignment of queries to targets, for all layers and images in one step.
 
-Cheng et al., Mask2Former, CVPR 2022, sec. 3.3: costs at random points shared by all masks of an image.
+Cheng et al., MaskFormer, NeurIPS 2021, sec. 3.2; at points: Mask2Former, CVPR 2022, sec. 3.3.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,14 +15,12 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from mask2former.modeling.losses import focal_terms
+from mask2former.modeling.sampling import Sampling
 from mask2former.modeling.targets import Targets
 from mask2former.modeling.transformer_decoder.output import QueryPredictions
-from mask2former.ops import point_sample
-from mask2former.ops.point_sample import sample_mask
 
-# L layers, B batch, Q queries, K classes, M targets of all images, N of one, T frames, P points
-
-_PORTION = 256  # masks sampled at a time
+# L layers, B batch, Q queries, K classes, M targets of all images, N of one, T frames, P samples per mask
 
 
 @dataclass
@@ -40,12 +38,24 @@ class Assignment:
 
 
 class HungarianMatcher(nn.Module):
-    """Minimises class_weight * (-p) + mask_weight * cross-entropy + dice_weight * dice over each image and layer."""
+    """Minimises class_weight * (-p) + mask_weight * mask_cost + dice_weight * dice over each image and layer.
 
-    def __init__(self, class_weight: float, mask_weight: float, dice_weight: float, num_points: int):
+    mask_cost  of every pair of mask logits [L,Q,P] and labels [N,P], [L,Q,N]
+    sampling   where the masks are looked at
+    """
+
+    def __init__(
+        self,
+        class_weight: float,
+        mask_weight: float,
+        dice_weight: float,
+        *,
+        mask_cost: Callable[[Tensor, Tensor], Tensor],
+        sampling: Sampling,
+    ):
         super().__init__()
         self.class_weight, self.mask_weight, self.dice_weight = class_weight, mask_weight, dice_weight
-        self.num_points = num_points
+        self.mask_cost, self.sampling = mask_cost, sampling
 
     @torch.no_grad()
     def forward(self, predictions: QueryPredictions, targets: Targets) -> Assignment:
@@ -60,17 +70,13 @@ class HungarianMatcher(nn.Module):
     def _costs(self, predictions: QueryPredictions, targets: Targets) -> Tensor:
         """[L,Q,M]; a column holds the costs within its own image."""
         dtype = torch.promote_types(predictions.class_logits.dtype, torch.float32)
-        features = predictions.mask_features.to(dtype)  # [B,C,T,h,w]
-        batch, channels, frames = features.shape[:3]
-        points = point_sample.random_points(batch, self.num_points, features)
-        sampled = point_sample.sample_map(features.flatten(1, 2), points).unflatten(1, (channels, frames)).flatten(2)
+        sampled, labels = self.sampling.for_matching(predictions.mask_features.to(dtype), targets)
         probability = predictions.class_logits.to(dtype).softmax(-1)
         columns = []
-        parts = zip(_labels_at(targets, points), targets.classes.split(targets.counts))
-        for image, (label, classes) in enumerate(parts):
+        for image, (label, classes) in enumerate(zip(labels, targets.classes.split(targets.counts))):
             logits = torch.matmul(predictions.mask_embed[:, image].to(dtype), sampled[image])  # [L,Q,T*P]
-            cost = self.mask_weight * _cross_entropy_cost(logits, label)
-            cost += self.dice_weight * _dice_cost(logits, label)
+            cost = self.mask_weight * self.mask_cost(logits, label)
+            cost += self.dice_weight * dice_cost(logits, label)
             cost -= self.class_weight * probability[:, image][..., classes]
             columns.append(cost)
         return torch.cat(columns, 2)
@@ -82,24 +88,25 @@ def _image_index(counts: list[int], device: torch.device) -> Tensor:
     return index.to(device, non_blocking=True)
 
 
-def _labels_at(targets: Targets, points: Tensor) -> Iterator[Tensor]:
-    """Per image its target masks at its points [B,P,2], [N,T*P]; masks and a clip's frames share the points."""
-    for places, shared in zip(targets.places.split(targets.counts), points):
-        # in portions: a thousand targets' indices would take gigabytes
-        portions = places.flatten(0, 1).split(_PORTION)
-        labels = torch.cat([sample_mask(targets.pixels, portion, targets.size, shared) for portion in portions])
-        yield labels.view(len(places), places.shape[1] * len(shared))
-
-
-def _cross_entropy_cost(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over points of the binary cross-entropy of every pair, [L,Q,N].
+def cross_entropy_cost(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over samples of the binary cross-entropy of every pair, [L,Q,N].
 
     softplus(x) - y x is the cross-entropy for any label y, so one product gives all pairs.
     """
     return (F.softplus(logits).sum(-1, keepdim=True) - logits @ labels.t()) / labels.shape[1]
 
 
-def _dice_cost(logits: Tensor, labels: Tensor) -> Tensor:
+def focal_cost(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over samples of the focal loss of every pair, [L,Q,N].
+
+    It is linear in labels of 0 and 1: what a background sample costs, plus what foreground costs beyond that.
+    """
+    if_empty = focal_terms(logits, 0)
+    beyond = focal_terms(logits, 1) - if_empty
+    return (if_empty.sum(-1, keepdim=True) + beyond @ labels.t()) / labels.shape[1]
+
+
+def dice_cost(logits: Tensor, labels: Tensor) -> Tensor:
     """1 - smoothed Dice coefficient of every pair, [L,Q,N]."""
     probability = logits.sigmoid()
     total = probability.sum(-1, keepdim=True) + labels.sum(-1)

@@ -60,12 +60,14 @@ def panoptic(
     thing_ids: frozenset[int],
     score_threshold: float,
     overlap_threshold: float,
+    fill: bool = False,
 ) -> tuple[Tensor, list[dict]]:
     """Segment ids [H,W] int32 (0: none) and for each segment {"id", "isthing", "category_id"}.
 
     Every pixel goes to the query with the highest score times mask probability. A query is dropped when its class
     score is not above ``score_threshold``, or when less than ``overlap_threshold`` of its mask is left to it.
-    Segments of one stuff class are merged.
+    Segments of one stuff class are merged. A pixel that its query's mask leaves out (probability below one half) stays
+    empty (Mask2Former), or with ``fill`` goes to the query all the same (MaskFormer).
     """
     scores, classes = class_logits.softmax(-1).max(-1)
     keep = (classes != class_logits.shape[1] - 1) & (scores > score_threshold)
@@ -78,10 +80,12 @@ def panoptic(
     inside = probability.gather(0, owner[None])[0] >= 0.5
     full = (probability >= 0.5).flatten(1).sum(1)
     outside_and_visible = torch.bincount((owner * 2 + inside).flatten(), minlength=2 * len(classes)).view(-1, 2)
-    areas = torch.stack([full, outside_and_visible.sum(1), outside_and_visible[:, 1]], 1).tolist()
+    owned = outside_and_visible.sum(1)
+    painted = owned if fill else outside_and_visible[:, 1]
+    areas = torch.stack([full, owned, painted], 1).tolist()
     table, info = _segments(classes, areas, thing_ids, overlap_threshold)
     ids = torch.tensor(table, dtype=torch.int32, device=segments.device)
-    return torch.where(inside, ids[owner], segments), info
+    return ids[owner] if fill else torch.where(inside, ids[owner], segments), info
 
 
 def _segments(
@@ -89,8 +93,8 @@ def _segments(
 ) -> tuple[list[int], list[dict]]:
     """Segment id of each kept query (0: dropped), and the segments."""
     table, info, stuff = [], [], {}
-    for category, (full, owned, visible) in zip(classes, areas):
-        if not visible or owned / full < overlap_threshold:
+    for category, (full, owned, painted) in zip(classes, areas):
+        if not painted or not full or owned / full < overlap_threshold:
             table.append(0)
         elif category in stuff:
             table.append(stuff[category])

@@ -4,7 +4,8 @@ An entry is a callable that takes the recipe (and what its table says) and retur
 
 META_ARCH            builder(cfg, labels: LabelSet | None) -> model
 BACKBONE             builder(cfg, ShapeSpec of the image) -> module with ``output_shape() -> {name: ShapeSpec}``
-SEM_SEG_HEADS        builder(cfg, {name: ShapeSpec}) -> module (maps, frames, every_layer) -> predictions
+SEM_SEG_HEADS        builder(cfg, {name: ShapeSpec}) -> module (maps, frames, every_layer) -> QueryPredictions; of
+                     SemanticSegmentor: (maps, every_layer) -> class logits [L,B,K,h,w]
 PIXEL_DECODER        builder(cfg, {name: ShapeSpec}) -> module (maps) -> (mask features, memory maps)
 TRANSFORMER_DECODER  builder(cfg, in_channels, mask_channels) -> module
 LOSS                 function(logits [N,P], labels [N,P], normalizer) -> scalar, added with a weight by

@@ -37,19 +37,24 @@ def sample_mask(pixels: Tensor, places: Tensor, size: tuple[int, int], points: T
         size: (H, W) of the map that the points are spread over.
         points: in [0,1].
     """
-    start, x0, y0, w, h, value = (column[:, None] for column in places.unbind(1))
     x, y = points[..., 0] * size[1] - 0.5, points[..., 1] * size[0] - 0.5  # [N,P] or [P]
     left, top = x.floor(), y.floor()
     result = x.new_zeros(len(places), x.shape[-1])
-    if not len(pixels):
-        return result
     for column, x_weight in ((left, left + 1 - x), (left + 1, x - left)):
         for row, y_weight in ((top, top + 1 - y), (top + 1, y - top)):
-            across, down = column.long() - x0, row.long() - y0
-            in_window = (across >= 0) & (across < w) & (down >= 0) & (down < h)
-            index = torch.where(in_window, start + down * w + across, 0)
-            result += ((pixels[index] == value) & in_window) * (x_weight * y_weight)
+            result += read_mask(pixels, places, row.long(), column.long()) * (x_weight * y_weight)
     return result
+
+
+def read_mask(pixels: Tensor, places: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """Whether pixels (x, y), int64 [P] or [N,P], are inside masks, bool [N,P]; `pixels`, `places`: see sample_mask."""
+    start, x0, y0, w, h, value = (column[:, None] for column in places.unbind(1))
+    across, down = x - x0, y - y0
+    in_window = (across >= 0) & (across < w) & (down >= 0) & (down < h)
+    if not len(pixels):
+        return torch.zeros_like(in_window)
+    index = torch.where(in_window, start + down * w + across, 0)
+    return (pixels[index] == value) & in_window
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # B batch, S pixels of all levels, H heads, D channels per head, Q queries, L levels, P points
+# neighbourhood attention: N heads, H W pixels, k kernel size
 
 
 def ms_deform_attn_reference(
@@ -29,3 +30,29 @@ def ms_deform_attn_reference(
         sampled = F.grid_sample(pixels.to(dtype), grids[level].to(dtype), padding_mode="zeros", align_corners=False)
         out = out + (sampled * weights[level]).sum(2)
     return out.view(batch, heads * channels, queries).transpose(1, 2).to(value.dtype)
+
+
+def neighborhood_attention_2d_reference(
+    q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel_size: int, dilation: int, scale: float
+) -> Tensor:
+    """Neighbourhood attention, every neighbourhood written out; see :func:`mask2former.ops.neighborhood_attention_2d`.
+
+    Maps must have at least kernel_size * dilation rows and columns.
+    """
+    (rows, down), (columns, right) = (_neighbours(n, kernel_size, dilation, q.device) for n in q.shape[2:4])
+    keys, values = (x[:, :, rows[:, None, :, None], columns[None, :, None, :]] for x in (k, v))  # [B,N,H,W,k,k,D]
+    logits = torch.einsum("bnhwd,bnhwijd->bnhwij", q * scale, keys)
+    if rpb is not None:
+        logits = logits + rpb[:, down[:, None, :, None], right[None, :, None, :]]
+    weights = logits.flatten(4).softmax(-1).view_as(logits)
+    return torch.einsum("bnhwij,bnhwijd->bnhwd", weights, values)
+
+
+def _neighbours(size: int, kernel_size: int, dilation: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For each pixel of an axis its neighbours [size,k], and which entry of an axis of rpb each has [size,k]."""
+    pixel = torch.arange(size, device=device)[:, None]
+    group, place = pixel % dilation, pixel // dilation  # which pixels it can see, and where it is among them
+    last = (size - 1 - group) // dilation  # place of the last pixel of its group
+    first = torch.minimum((place - kernel_size // 2).clamp(min=0), last + 1 - kernel_size)
+    neighbour = first + torch.arange(kernel_size, device=device)
+    return neighbour * dilation + group, neighbour - place + kernel_size - 1

@@ -77,3 +77,12 @@ def gather(obj: Any, dst: int = 0) -> list[Any]:
 def shared_random_seed() -> int:
     """A fresh seed in [0, 2**31), the same on every rank. All ranks must call it together."""
     return all_gather(secrets.randbelow(2**31))[0]
+
+
+def mean(value: torch.Tensor) -> torch.Tensor:
+    """The mean of all ranks' tensors, on every rank; not differentiated."""
+    if get_world_size() == 1:
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / get_world_size()

@@ -87,11 +87,11 @@ def test_the_tutorials_recipe_loads_and_each_foreign_key_is_told_once(tutorial, 
 
 
 def test_the_tutorials_missing_base_is_named_beside_recipes_that_exist(tutorial, write, error_of):
-    write("SEED: 1", "mine/maskformer_swin_tiny.yaml")
+    write("SEED: 1", "mine/maskformer_swin_tiny_384_bs16_160k.yaml")
     message = error_of(write(tutorial, "mine/recipe.yaml"))
     assert "mine/recipe.yaml, line 1" in message and "../mask2former/maskformer_swin_tiny_IN21k" in message
     near = message.split("Nearest recipes that exist: ")[1].rstrip(".").split(", ")
-    assert near[0] == "maskformer_swin_tiny.yaml" and len(near) == 3
+    assert near[0] == "maskformer_swin_tiny_384_bs16_160k.yaml" and len(near) == 3
     assert any(path.endswith("_160k.yaml") and "configs" in path for path in near[1:])  # of the published tree
 
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import tv_tensors
 
+from mask2former.config import get_cfg
 from mask2former.data import (
     DatasetCatalog,
     MetadataCatalog,
@@ -15,7 +17,7 @@ from mask2former.data import (
     read_image,
     register_custom,
 )
-from mask2former.data.build import MAPPERS
+from mask2former.data.build import MAPPERS, build_detr_transform
 from mask2former.utils.errors import UserError
 
 CLASSES = ["left", "right", "box"]  # of conftest.py
@@ -239,3 +241,18 @@ def test_images_without_objects_are_left_out_unless_wanted(shapes_cfg, shapes_ro
     assert len(loader.records) == 4
     counts = {sample["image_id"]: len(sample["instances"]) for batch in islice(loader, 2) for sample in batch}
     assert len(counts) == 4 and sum(count == 0 for count in counts.values()) >= 2
+
+
+def test_half_of_detrs_images_are_cropped_before_they_are_resized():
+    """A crop of 384 to 600 pixels from an image of 400 to 600, then the recipe's size: the shape tells which."""
+    cfg = get_cfg()
+    cfg.merge_from_list(["INPUT.MIN_SIZE_TRAIN", [800], "INPUT.MAX_SIZE_TRAIN", 1333, "INPUT.CROP.ENABLED", True])
+    cfg.merge_from_list(["INPUT.CROP.TYPE", "absolute_range", "INPUT.CROP.SIZE", [384, 600]])
+    torch.manual_seed(0)
+    image = tv_tensors.Image(torch.zeros(3, 30, 60, dtype=torch.uint8))
+    shapes = [tuple(build_detr_transform(cfg)(image).shape[1:]) for _ in range(40)]
+    whole = shapes.count((667, 1333))  # 1 to 2, limited by the longer side
+    assert 10 <= whole <= 30
+    assert all(max(h, w) < 1333 * 0.95 and min(h, w) == 800 for h, w in shapes if (h, w) != (667, 1333))
+    cfg.INPUT.CROP.ENABLED = False
+    assert {build_detr_transform(cfg)(image).shape for _ in range(10)} == {(3, 667, 1333)}

@@ -28,10 +28,11 @@ def losses_and_gradients(config: str, inputs: list[dict]) -> dict:
     return {"losses": means, "gradients": {name: p.grad for name, p in model.named_parameters()}}
 
 
-def rank_main(config: str, shares: list[list[list[dict]]], folder: str) -> None:
-    """For each list of shares, run this rank's one and save the result."""
-    results = [losses_and_gradients(config, share[dist.get_rank()]) for share in shares]
-    torch.save(results, Path(folder) / f"rank{dist.get_rank()}.pth")
+def rank_main(configs: dict[str, str], shares: list[list[list[dict]]], folder: str) -> None:
+    """For each config and list of shares, run this rank's one; save the results by the configs' names."""
+    rank = dist.get_rank()
+    results = {name: [losses_and_gradients(path, share[rank]) for share in shares] for name, path in configs.items()}
+    torch.save(results, Path(folder) / f"rank{rank}.pth")
 
 
 def _same_points(count: int, points: int, like: torch.Tensor) -> torch.Tensor:

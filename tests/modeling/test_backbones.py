@@ -3,7 +3,9 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from mask2former.modeling.backbone.dinat import DiNAT
 from mask2former.modeling.backbone.resnet import ResNet
+from mask2former.modeling.backbone.swin import SwinTransformer
 from mask2former.modeling.backbone.timm import TimmBackbone
 from mask2former.utils.errors import UserError
 
@@ -14,6 +16,13 @@ BACKBONES = {
     "resnet50 deeplab stem": lambda: ResNet(stem="deeplab", stem_channels=128, norm="BN"),
     "resnet50 dilated": lambda: ResNet(dilations=(1, 1, 1, 2), res5_grid=(1, 2, 4), stride_in_1x1=True),
     "resnet50 without res5": lambda: ResNet(out_features=("res3", "res4")),
+    "swin tiny": SwinTransformer,
+    "swin window 12": lambda: SwinTransformer(depths=(1, 2, 1, 1), window=12, pretrain_size=384),
+    "swin two maps": lambda: SwinTransformer(depths=(1, 1, 1, 1), out_features=("res5", "res3")),
+    "dinat": lambda: DiNAT(channels=32, depths=(2, 1, 1, 1), num_heads=(1, 2, 4, 8), dilations=([1, 2], [1], [1], [1])),
+    "nat two maps": lambda: DiNAT(
+        channels=32, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), out_features=("res5", "res3")
+    ),
     "timm cnn": lambda: TimmBackbone("test_resnet"),
     "timm efficientnet": lambda: TimmBackbone("test_efficientnet", norm="FrozenBN"),
     "timm two maps": lambda: TimmBackbone("test_efficientnet", out_features=("res3", "res5")),

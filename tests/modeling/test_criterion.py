@@ -3,15 +3,17 @@
 import pytest
 import torch
 
-from mask2former.modeling.criterion import LossTerm, PointSampling, SetCriterion
+from mask2former.modeling.criterion import LossTerm, SetCriterion
 from mask2former.modeling.losses import dice, sigmoid_cross_entropy
-from mask2former.modeling.matcher import HungarianMatcher
+from mask2former.modeling.matcher import HungarianMatcher, cross_entropy_cost
+from mask2former.modeling.sampling import PointSampling
 from mask2former.modeling.targets import Targets, dense_places
 from mask2former.modeling.transformer_decoder.output import QueryPredictions
 from mask2former.ops import point_sample
 
 K, P, NO_OBJECT = 3, 30, 0.1
 CLASS_WEIGHTS = [1.0, 2.5, 0.5]
+POINTS = PointSampling(P, 3.0, 0.75)
 
 
 def make(counts, T, L=2, Q=4, C=6):
@@ -31,11 +33,11 @@ def dense(targets):
 def build():
     return SetCriterion(
         K,
-        matcher=HungarianMatcher(2.0, 5.0, 5.0, P),
+        matcher=HungarianMatcher(2.0, 5.0, 5.0, mask_cost=cross_entropy_cost, sampling=POINTS),
         class_weight=2.0,
         class_weights=[*CLASS_WEIGHTS, NO_OBJECT],
         terms=[LossTerm("mask", 5.0, sigmoid_cross_entropy), LossTerm("dice", 5.0, dice)],
-        sampling=PointSampling(P, 3.0, 0.75),
+        sampling=POINTS,
     ).double()
 
 

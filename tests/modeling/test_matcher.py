@@ -4,12 +4,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mask2former.modeling.matcher import HungarianMatcher
+from mask2former.modeling.matcher import HungarianMatcher, cross_entropy_cost
+from mask2former.modeling.sampling import PointSampling
 from mask2former.modeling.targets import Targets, dense_places
 from mask2former.modeling.transformer_decoder.output import QueryPredictions
 from mask2former.ops import point_sample
 
 WEIGHTS = {"class_weight": 2.0, "mask_weight": 5.0, "dice_weight": 5.0}
+
+
+def point_matcher(points):
+    return HungarianMatcher(**WEIGHTS, mask_cost=cross_entropy_cost, sampling=PointSampling(points, 3.0, 0.75))
 
 
 def make(counts=(2, 3), L=2, Q=4, K=5, C=6, T=1, seed=0):
@@ -42,7 +47,7 @@ def test_assignments_are_the_cheapest(monkeypatch, T):
     predictions, targets = make(T=T)
     points = torch.rand(2, 20, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     monkeypatch.setattr(point_sample, "random_points", lambda *_: points)
-    assignment = HungarianMatcher(**WEIGHTS, num_points=20)(predictions, targets)
+    assignment = point_matcher(20)(predictions, targets)
     first = [0, 2]
     for layer, image in itertools.product(range(2), range(2)):
         masks = torch.einsum("qc,cthw->tqhw", predictions.mask_embed[layer, image], predictions.mask_features[image])
@@ -68,7 +73,7 @@ def test_assignments_are_the_cheapest(monkeypatch, T):
 @pytest.mark.parametrize("counts", [(0, 0), (0, 3), (7, 1)])
 def test_any_number_of_targets(counts):
     predictions, targets = make(counts)
-    assignment = HungarianMatcher(**WEIGHTS, num_points=16)(predictions, targets)
+    assignment = point_matcher(16)(predictions, targets)
     assert assignment.counts == [min(4, n) for n in counts]
     assert assignment.queries.shape == assignment.targets.shape == (2, sum(assignment.counts))
     for layer in range(2):
@@ -81,5 +86,5 @@ def test_predictions_that_are_not_finite_still_get_an_assignment():
     """The loss carries them to the trainer, which stops all ranks together; one rank must not stop alone."""
     predictions, targets = make()
     predictions.class_logits[0, 0] = float("nan")
-    assignment = HungarianMatcher(**WEIGHTS, num_points=16)(predictions, targets)
+    assignment = point_matcher(16)(predictions, targets)
     assert sorted(assignment.targets[0].tolist()) == list(range(5))

@@ -1,6 +1,7 @@
 import torch
 from torch import nn
 
+from mask2former.modeling.backbone.swin import SwinTransformer
 from mask2former.solver import make_param_groups
 
 
@@ -83,3 +84,19 @@ def test_torch_keeps_the_names():
     _, groups = settings(Model())
     optimizer = torch.optim.AdamW(groups)
     assert "head.query.weight" in [name for g in optimizer.param_groups for name in g["param_names"]]
+
+
+def test_position_tables_and_norms_of_swin_do_not_decay():
+    model = nn.Module()
+    model.backbone = SwinTransformer(channels=8, depths=(1, 2, 1, 1), num_heads=(1, 2, 4, 8), pretrain_size=32)
+    got, _ = settings(model, weight_decay_norm=0.0)
+    assert {rate for rate, _ in got.values()} == {0.1}
+    undecayed = {name for name, (_, decay) in got.items() if decay == 0.0}
+    kept = {name for name in got if name not in undecayed}
+    assert "backbone.absolute_pos_embed" in undecayed
+    assert sum(name.endswith("relative_position_bias_table") for name in undecayed) == 5
+    norms = {name for name in got if ".norm" in name}  # of the maps, blocks, mergings and patches
+    assert undecayed - norms == {name for name in got if name.endswith(("_table", "absolute_pos_embed"))}
+    assert norms <= undecayed
+    # what is left: linear layers and the patch embedding, with their biases
+    assert {name.rpartition(".")[0].rpartition(".")[2] for name in kept} == {"proj", "qkv", "fc1", "fc2", "reduction"}

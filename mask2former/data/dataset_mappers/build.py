@@ -13,7 +13,7 @@ from mask2former.data.mapper import TrainMapper
 from mask2former.structures import LabelSet
 from mask2former.utils.errors import UserError
 
-LARGE_SCALE_JITTER = ("coco_instance_lsj", "coco_panoptic_lsj")  # whose augmentations pad
+NEVER_PADDED = ("coco_instance_lsj", "coco_panoptic_lsj", "detr_panoptic")  # to INPUT.SIZE_DIVISIBILITY
 
 
 def build_published_mapper(cfg, name: str, labels: LabelSet | None) -> TrainMapper:
@@ -32,7 +32,7 @@ def build_published_mapper(cfg, name: str, labels: LabelSet | None) -> TrainMapp
 def build_padding(cfg, name: str, mask_fill: int) -> list[v2.Transform]:
     """What follows replaced augmentations: samples smaller than INPUT.SIZE_DIVISIBILITY are padded to it."""
     size = cfg.INPUT.SIZE_DIVISIBILITY
-    return [_PadSmaller(size, mask_fill)] if size > 0 and name not in LARGE_SCALE_JITTER else []
+    return [_PadSmaller(size, mask_fill)] if size > 0 and name not in NEVER_PADDED else []
 
 
 class _PadSmaller(T.PadTo):

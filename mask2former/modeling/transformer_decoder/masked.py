@@ -10,7 +10,7 @@ from mask2former.modeling.layers.attention import CrossAttentionLayer, FFNLayer,
 from mask2former.modeling.layers.conv import init_xavier
 from mask2former.modeling.layers.mlp import MLP
 from mask2former.modeling.layers.position_encoding import sine_position_encoding
-from mask2former.modeling.transformer_decoder.output import QueryPredictions
+from mask2former.modeling.transformer_decoder.output import QueryPredictions, clips
 
 # B batch, T frames, Q queries, K classes, C channels, S = T*h*w pixels of one level
 
@@ -73,7 +73,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
 
         ``every_layer`` keeps the predictions of all layers (L = num_layers + 1), else the final one's (L = 1).
         """
-        features = _clips(mask_features, frames)
+        features = clips(mask_features, frames)
         keys, values, masks_at = zip(*(self._level(i, m, features, frames) for i, m in enumerate(memory)))
         position = self.query_embed.weight
         queries = self.query_feat.weight.expand(features.shape[0], -1, -1)
@@ -94,7 +94,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
 
     def _level(self, level: int, memory: Tensor, features: Tensor, frames: int) -> tuple[Tensor, Tensor, Tensor]:
         """Keys and values [B,S,C] of a memory map, and the mask features [B,M,S] at its resolution."""
-        memory = _clips(self.input_proj[level](memory), frames)
+        memory = clips(self.input_proj[level](memory), frames)
         values = memory.flatten(2).transpose(1, 2) + self.level_embed.weight[level]
         encoding = sine_position_encoding(
             tuple(memory.shape[2:]),
@@ -111,7 +111,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             mode="bilinear",
             align_corners=False,
         )
-        return keys, values, _clips(resized, frames).flatten(2)
+        return keys, values, clips(resized, frames).flatten(2)
 
     def _embed(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Normed queries [B,Q,C], from which classes are predicted, and their mask embeddings [B,Q,M]."""
@@ -124,8 +124,3 @@ def _foreground(mask_embed: Tensor, features: Tensor) -> Tensor:
     """Where a query's mask has a probability of at least one half, [B,Q,S]; everywhere for an empty mask."""
     allowed = torch.einsum("bqc,bcs->bqs", mask_embed, features) >= 0
     return allowed | ~allowed.any(2, keepdim=True)
-
-
-def _clips(maps: Tensor, frames: int) -> Tensor:
-    """[B*T,C,h,w] -> [B,C,T,h,w]."""
-    return maps.unflatten(0, (-1, frames)).transpose(1, 2)

@@ -15,14 +15,18 @@ from torch import Tensor
 class QueryPredictions:
     """Predictions of L layers, the final one last.
 
-    class_logits  [L,B,Q,K+1], the last class is "no object"
+    class_logits  [L,B,Q,K+1], the last class is "no object"; None where each query stands for a class
     mask_embed    [L,B,Q,C]
     mask_features [B,C,T,h,w]; the mask logits of a query are ``<mask_embed, mask_features>``
     """
 
-    class_logits: Tensor
+    class_logits: Tensor | None
     mask_embed: Tensor
     mask_features: Tensor
+
+    def masks(self) -> Tensor:
+        """Mask logits [L,B,Q,T,h,w] of every query of every layer."""
+        return torch.einsum("lbqc,bcthw->lbqthw", self.mask_embed, self.mask_features)
 
     def final_masks(self) -> Tensor:
         """Mask logits [B,Q,T,h,w] of every query of the final layer."""
@@ -35,3 +39,8 @@ class QueryPredictions:
             for embed, features, chosen in zip(self.mask_embed.unbind(1), self.mask_features.unbind(0), queries)
         ]
         return torch.cat(parts, 1)
+
+
+def clips(maps: Tensor, frames: int) -> Tensor:
+    """[B*T,C,h,w] of ``frames`` = T frames -> [B,C,T,h,w]."""
+    return maps.unflatten(0, (-1, frames)).transpose(1, 2)

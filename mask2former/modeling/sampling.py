@@ -1,0 +1,97 @@
+"""Where matching and loss look at the masks: at points (Mask2Former), or at every pixel (MaskFormer).
+
+Masks are factors until here: matching gets samples of the mask features, the loss samples of the matched masks alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mask2former.modeling.targets import Targets
+from mask2former.ops import point_sample
+
+# L layers, B batch, M targets of all images, N of one, R matched pairs, C channels, T frames, P samples per mask
+
+_PORTION = 256  # masks sampled at points at a time: a thousand targets' indices would take gigabytes
+_PIXELS = 1 << 24  # pixels of targets read at a time, for the same reason
+
+
+class Sampling(Protocol):
+    """How a criterion and its matcher look at masks."""
+
+    def for_matching(self, features: Tensor, targets: Targets) -> tuple[Tensor, Iterator[Tensor]]:
+        """Mask features [B,C,T,h,w] -> samples [B,C,T*P], and per image its targets' labels [N,T*P] in [0,1]."""
+
+    def for_loss(self, masks: Tensor, targets: Targets, chosen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Mask logits [L,R,T,h,w] of targets ``chosen`` [L,R] -> per layer logits and labels [R*T,P]."""
+
+
+@dataclass(frozen=True)
+class PointSampling:
+    """Random points: uniform ones in matching, most of them uncertain ones in the loss (Mask2Former, sec. 3.3)."""
+
+    num_points: int  # 12544 = 112 * 112 (Mask2Former, sec. 3.3)
+    oversample_ratio: float  # this and the next: PointRend, sec. 3.1
+    importance_ratio: float
+
+    def for_matching(self, features: Tensor, targets: Targets) -> tuple[Tensor, Iterator[Tensor]]:
+        """All masks of an image and all frames of a clip share the points."""
+        batch, channels, frames = features.shape[:3]
+        points = point_sample.random_points(batch, self.num_points, features)
+        sampled = point_sample.sample_map(features.flatten(1, 2), points)  # [B,C*T,P]
+        return sampled.unflatten(1, (channels, frames)).flatten(2), _labels_at(targets, points)
+
+    def for_loss(self, masks: Tensor, targets: Targets, chosen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        layers, maps = len(masks), masks.flatten(0, 2)  # [L*R*T,h,w]
+        points = point_sample.uncertain_points(
+            maps.detach(), self.num_points, self.oversample_ratio, self.importance_ratio
+        )
+        logits = point_sample.sample_map(maps[:, None], points)[:, 0]
+        places = targets.places[chosen].flatten(0, 2)  # [L*R*T,6]
+        labels = point_sample.sample_mask(targets.pixels, places, targets.size, points).to(logits.dtype)
+        per_layer = (layers, len(places) // layers, self.num_points)
+        return zip(logits.view(per_layer), labels.view(per_layer))
+
+
+class AllPixels:
+    """Every pixel (MaskFormer, sec. 3.2).
+
+    Matching sees the targets at the resolution of the mask features, by the nearest pixel; the loss sees the masks
+    resized to the padded images' size, layer by layer.
+    """
+
+    def for_matching(self, features: Tensor, targets: Targets) -> tuple[Tensor, Iterator[Tensor]]:
+        labels = _labels_on_grid(targets, tuple(features.shape[-2:])).split(targets.counts)
+        return features.flatten(2), (label.flatten(1).to(features.dtype) for label in labels)
+
+    def for_loss(self, masks: Tensor, targets: Targets, chosen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        labels = _labels_on_grid(targets, targets.size)
+        for layer, rows in zip(masks, chosen):
+            resized = F.interpolate(layer, size=targets.size, mode="bilinear", align_corners=False)  # [R,T,H,W]
+            yield resized.flatten(0, 1).flatten(1), labels[rows].flatten(0, 1).flatten(1).to(resized.dtype)
+
+
+def _labels_at(targets: Targets, points: Tensor) -> Iterator[Tensor]:
+    """Per image its target masks at its points [B,P,2], [N,T*P]."""
+    for places, shared in zip(targets.places.split(targets.counts), points):
+        portions = places.flatten(0, 1).split(_PORTION)
+        labels = [point_sample.sample_mask(targets.pixels, part, targets.size, shared) for part in portions]
+        yield torch.cat(labels).view(len(places), places.shape[1] * len(shared))
+
+
+def _labels_on_grid(targets: Targets, size: tuple[int, int]) -> Tensor:
+    """The target masks at ``size`` (h, w) by the nearest pixel, bool [M,T,h,w]."""
+    (height, width), device = targets.size, targets.places.device
+    rows = torch.arange(size[0], device=device) * height // size[0]
+    columns = torch.arange(size[1], device=device) * width // size[1]
+    y, x = (axis.flatten() for axis in torch.meshgrid(rows, columns, indexing="ij"))
+    places = targets.places.flatten(0, 1)
+    portions = places.split(max(1, _PIXELS // len(y)))
+    labels = torch.cat([point_sample.read_mask(targets.pixels, part, y, x) for part in portions])
+    return labels.view(*targets.places.shape[:2], *size)
