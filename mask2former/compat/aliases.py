@@ -13,7 +13,7 @@ _CATALOGS = {
 }
 _CONFIG = {
     "CfgNode": "mask2former.config:CfgNode",
-    "configurable": "mask2former.compat.config:configurable",
+    "configurable": "mask2former.config.configurable:configurable",
     "get_cfg": "mask2former.config:get_cfg",
 }
 _COCO = {

@@ -116,6 +116,13 @@ def test_aliases_exist_only_where_a_user_module_was_loaded(tmp_path):
     assert out.splitlines() == ["No module named 'detectron2'", "DatasetCatalog()"]
 
 
+def test_a_bare_folder_of_that_name_is_not_the_package(tmp_path, monkeypatch):
+    (tmp_path / "detectron2").mkdir()  # as a clone in the current folder looks
+    monkeypatch.syspath_prepend(tmp_path)
+    module = loaded(tmp_path, "from detectron2.data import DatasetCatalog\n")
+    assert module.DatasetCatalog is DatasetCatalog and not real_detectron2()
+
+
 # ---- with the real one
 
 
