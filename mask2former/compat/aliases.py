@@ -18,7 +18,7 @@ _CONFIG = {
 }
 _COCO = {
     "load_coco_json": "mask2former.data.datasets.coco:load_coco_json",
-    "load_sem_seg": "mask2former.data.datasets.folder:load_sem_seg",
+    "load_sem_seg": "mask2former.compat.datasets:load_sem_seg",
     "register_coco_instances": "mask2former.data.datasets.coco:register_coco_instances",
 }
 _PANOPTIC = {

@@ -22,8 +22,6 @@ from mask2former.ops.point_sample import sample_mask
 
 # L layers, B batch, Q queries, K classes, M targets of all images, N of one, T frames, P points
 
-_PORTION = 256  # masks sampled at a time
-
 
 @dataclass
 class Assignment:
@@ -85,9 +83,7 @@ def _image_index(counts: list[int], device: torch.device) -> Tensor:
 def _labels_at(targets: Targets, points: Tensor) -> Iterator[Tensor]:
     """Per image its target masks at its points [B,P,2], [N,T*P]; masks and a clip's frames share the points."""
     for places, shared in zip(targets.places.split(targets.counts), points):
-        # in portions: a thousand targets' indices would take gigabytes
-        portions = places.flatten(0, 1).split(_PORTION)
-        labels = torch.cat([sample_mask(targets.pixels, portion, targets.size, shared) for portion in portions])
+        labels = sample_mask(targets.pixels, places.flatten(0, 1), targets.size, shared)
         yield labels.view(len(places), places.shape[1] * len(shared))
 
 

@@ -116,6 +116,14 @@ def test_aliases_exist_only_where_a_user_module_was_loaded(tmp_path):
     assert out.splitlines() == ["No module named 'detectron2'", "DatasetCatalog()"]
 
 
+def test_files_without_partner_are_left_out_as_detectron2_does(two_folders, tmp_path):
+    module = loaded(tmp_path, "from detectron2.data.datasets.coco import load_sem_seg\n")
+    train = two_folders / "your_dataset_name" / "train"
+    assert len(module.load_sem_seg(train / "masks", train / "images")) == 2
+    next((train / "masks").iterdir()).unlink()
+    assert len(module.load_sem_seg(str(train / "masks"), str(train / "images"), gt_ext="png", image_ext="jpg")) == 1
+
+
 def test_a_bare_folder_of_that_name_is_not_the_package(tmp_path, monkeypatch):
     (tmp_path / "detectron2").mkdir()  # as a clone in the current folder looks
     monkeypatch.syspath_prepend(tmp_path)
