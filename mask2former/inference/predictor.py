@@ -157,7 +157,7 @@ def _labels(cfg: CfgNode, contents: dict) -> LabelSet:
 def _check_same_classes(cfg: CfgNode, trained: LabelSet) -> None:
     """Refuse a config whose data set has other classes than the checkpoint, where these can be known here."""
     known = _labels_at_hand(cfg)
-    difference = trained.difference(known) if known else ""
+    difference = trained.difference(known, called=("checkpoint", "data set")) if known else ""
     if difference:
         raise UserError(
             f"{cfg.MODEL.WEIGHTS} was trained with other classes than those of {_dataset(cfg)!r} in DATASETS: "

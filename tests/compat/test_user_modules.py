@@ -45,7 +45,7 @@ def test_the_tutorials_mistake_is_named_with_its_line(shared_dir, tmp_path):
 
 def test_aliases_are_the_same_objects(tmp_path):
     from mask2former.config import CfgNode, get_cfg
-    from mask2former.data import load_sem_seg
+    from mask2former.data import load_coco_json
     from mask2former.structures import BitMasks, Instances
 
     module = loaded(
@@ -68,7 +68,7 @@ def test_aliases_are_the_same_objects(tmp_path):
         "setup_logger(name='mine').info('hello')\n",
     )
     ours = {"CfgNode": CfgNode, "get_cfg": get_cfg, "BitMasks": BitMasks, "Instances": Instances}
-    ours |= {"DatasetCatalog": DatasetCatalog, "MetadataCatalog": MetadataCatalog, "load_sem_seg": load_sem_seg}
+    ours |= {"DatasetCatalog": DatasetCatalog, "MetadataCatalog": MetadataCatalog, "load_coco_json": load_coco_json}
     assert {name: getattr(module, name) is value for name, value in ours.items()} == dict.fromkeys(ours, True)
 
 

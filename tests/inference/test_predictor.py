@@ -264,7 +264,7 @@ def test_declared_data_of_other_classes_is_refused_where_it_can_be_read(tmp_path
     assert Predictor(cfg).labels == LABELS  # the folder does not exist: its classes do not matter
     (tmp_path / "data" / "valid").mkdir(parents=True)
     try:
-        with pytest.raises(UserError, match=r"only in the first: \['bright'\]; only in the second: \['grey'\]"):
+        with pytest.raises(UserError, match=r"only in the checkpoint: \['bright'\]; only in the data set: \['grey'\]"):
             Predictor(cfg)
     finally:
         for split in ("train", "valid", "val", "test"):
