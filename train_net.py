@@ -8,7 +8,7 @@ import sys
 from mask2former.engine.launch import launch
 from mask2former.engine.run import do_evaluate, do_train
 from mask2former.engine.setup import argument_parser, default_setup
-from mask2former.utils.errors import UserError
+from mask2former.utils.program import exit_status
 
 
 def main(args) -> None:
@@ -22,15 +22,13 @@ def main(args) -> None:
 
 if __name__ == "__main__":
     arguments = argument_parser().parse_args()
-    try:
-        launch(
-            main,
-            num_gpus=arguments.num_gpus,
-            num_machines=arguments.num_machines,
-            machine_rank=arguments.machine_rank,
-            dist_url=arguments.dist_url,
-            args=(arguments,),
-        )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    status = exit_status(
+        launch,
+        main,
+        num_gpus=arguments.num_gpus,
+        num_machines=arguments.num_machines,
+        machine_rank=arguments.machine_rank,
+        dist_url=arguments.dist_url,
+        args=(arguments,),
+    )
+    sys.exit(status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mask2former.utils.errors import UserError
+from mask2former.utils.program import exit_status
 
 _CHUNK = 16  # most jobs that a worker process is handed at once
 
@@ -29,10 +31,7 @@ def command_line(prepare: Callable[[Path, int], None], about: str) -> None:
     )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     args = parser.parse_args()
-    try:
-        prepare(Path(args.root).expanduser(), max(1, args.workers))
-    except UserError as error:
-        parser.exit(2, f"error: {error}\n")
+    sys.exit(exit_status(prepare, Path(args.root).expanduser(), max(1, args.workers)))
 
 
 def require(path: Path, expected: str, source: str) -> Path:

@@ -27,6 +27,7 @@ from mask2former.data.reading import read_image
 from mask2former.inference import Predictor, checkpoint_config
 from mask2former.utils.errors import UserError
 from mask2former.utils.logger import setup_logger
+from mask2former.utils.program import exit_status
 from mask2former.visualization import draw_results
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
@@ -36,14 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit status."""
     args = parse_args(argv)
     setup_logger()
-    try:
-        images = find_images(args.input)
-        targets = plan_outputs(images, Path(args.output))
-        predictor = Predictor(config_of(args))
-        unreadable = draw_all(predictor, images, targets, args.confidence_threshold)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(run, args)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw what the command line asks for; returns 1 if some images could not be read."""
+    images = find_images(args.input)
+    targets = plan_outputs(images, Path(args.output))
+    predictor = Predictor(config_of(args))
+    unreadable = draw_all(predictor, images, targets, args.confidence_threshold)
     print(f"{len(images) - unreadable} of {len(images)} images drawn to {args.output}.")
     return 1 if unreadable else 0
 

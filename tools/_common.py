@@ -1,11 +1,10 @@
-"""What the tools share: a recipe with its data sets registered, and mistakes told without a traceback.
+"""What the tools share: a recipe with its data sets registered, and how they start.
 
 Python puts the folder of a script on its path, so `python tools/x.py` finds this file as `_common`.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 from mask2former.compat import load_user_modules
 from mask2former.config import CfgNode, get_cfg, load_cfg
 from mask2former.data.datasets.build import infer_num_classes, register_datasets
-from mask2former.utils.errors import UserError
 from mask2former.utils.logger import setup_logger
+from mask2former.utils.program import exit_status
 
 
 def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
@@ -25,11 +24,7 @@ def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | 
         argv: words of the command line without the program's name.
     """
     setup_logger()
-    try:
-        return main(argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(main, argv)
 
 
 def load_registered(config_file: str | Path | None, opts: Sequence[Any] = ()) -> CfgNode:

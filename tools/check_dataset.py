@@ -47,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = [name for name in dict.fromkeys(names) if name in DatasetCatalog or not refused]
     seen = [inspect_dataset(name, queries, args.workers) for name in known]
     for inspection in seen:
+        read = inspection.records and not any(finding.kind == "data set" for finding in inspection.findings)
+        if read and inspection.name in cfg.DATASETS.TRAIN and inspection.is_unlabelled:
+            text = "nothing can be trained on: no image has an object other than crowds, or a labelled pixel"
+            inspection.findings.append(Finding("data set", inspection.name, text))
         if inspection.name in (args.dataset or cfg.DATASETS.TRAIN):
             _write_page(cfg, inspection, output)
     return _report(seen, [*refused, *shared_images(seen)], output)

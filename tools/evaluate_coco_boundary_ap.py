@@ -3,7 +3,7 @@
 
     python train_net.py --config-file RECIPE --eval-only MODEL.WEIGHTS FILE TEST.SAVE_PREDICTIONS True
     python tools/evaluate_coco_boundary_ap.py --gt-json-file datasets/coco/annotations/instances_val2017.json \\
-        --dt-json-file OUTPUT_DIR/inference/coco_2017_val/coco_instances_results.json
+        --dt-json-file OUTPUT_DIR/inference/coco_instances_results.json
 
 All images of the ground truth are evaluated. Exit status: 0, or 2 for a mistake in the command line or the files.
 """

@@ -2,7 +2,7 @@
 
     python train_net.py --config-file RECIPE --eval-only MODEL.WEIGHTS W TEST.SAVE_PREDICTIONS True
     python tools/evaluate_pq_for_semantic_segmentation.py --dataset-name ade20k_sem_seg_val \\
-        --json-file OUTPUT_DIR/inference/ade20k_sem_seg_val/sem_seg_predictions.json
+        --json-file OUTPUT_DIR/inference/sem_seg_predictions.json
 
 The data set may be a semantic or a panoptic one. One of a recipe's own needs the recipe: --config-file.
 """

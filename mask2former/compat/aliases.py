@@ -13,12 +13,12 @@ _CATALOGS = {
 }
 _CONFIG = {
     "CfgNode": "mask2former.config:CfgNode",
-    "configurable": "mask2former.compat.config:configurable",
+    "configurable": "mask2former.config.configurable:configurable",
     "get_cfg": "mask2former.config:get_cfg",
 }
 _COCO = {
     "load_coco_json": "mask2former.data.datasets.coco:load_coco_json",
-    "load_sem_seg": "mask2former.data.datasets.folder:load_sem_seg",
+    "load_sem_seg": "mask2former.compat.datasets:load_sem_seg",
     "register_coco_instances": "mask2former.data.datasets.coco:register_coco_instances",
 }
 _PANOPTIC = {

@@ -25,7 +25,7 @@ __all__ = [
 
 
 def read_image(file_name: str | Path, format: str | None = None) -> np.ndarray:
-    """uint8 [H,W,3] in the order of `format`, "RGB" or "BGR"; "L": a map of ids [H,W,1]; None: such a map [H,W], or RGB.
+    """uint8 [H,W,3] in the order of `format`, "RGB" or "BGR"; "L": a map of ids [H,W,1]; None: such a map, or RGB.
 
     Raises:
         UserError: see `mask2former.data.read_image`.

@@ -18,7 +18,11 @@ _ROOT = "detectron2"
 
 
 class _AliasFinder(MetaPathFinder, Loader):
-    """Python's import system asks it last, after every place where the real package could be."""
+    """Python's import system asks it first, once it is known that the real package is nowhere.
+
+    First, since a folder named detectron2 without a package in it, such as a clone in the current folder, would be
+    found as a namespace.
+    """
 
     def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
         if fullname in ALIASES:
@@ -42,7 +46,9 @@ def real_detectron2() -> bool:
     """Whether the real detectron2 can be imported."""
     module = sys.modules.get(_ROOT)
     spec = module.__spec__ if module is not None else importlib.util.find_spec(_ROOT)
-    return module is not None if spec is None else spec.loader is not _FINDER
+    if spec is None:
+        return module is not None
+    return spec.loader is not _FINDER and spec.origin is not None  # a bare folder has no origin
 
 
 def install_aliases() -> bool:
@@ -54,7 +60,7 @@ def install_aliases() -> bool:
     if real_detectron2():
         return False
     if _FINDER not in sys.meta_path:
-        sys.meta_path.append(_FINDER)
+        sys.meta_path.insert(0, _FINDER)
     return True
 
 

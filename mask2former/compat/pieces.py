@@ -8,7 +8,15 @@ import numpy as np
 import torch
 from torchvision import tv_tensors
 
-from mask2former.data.dataset_mappers.augmentations import Augmentation, Transform, as_image
+from mask2former.data.dataset_mappers.augmentations import (
+    Augmentation,
+    Transform,
+    as_array,
+    as_ids,
+    as_image,
+    as_map,
+    as_mask,
+)
 from mask2former.structures import Polygons
 
 
@@ -16,7 +24,7 @@ class Piece(Augmentation):
     """An augmentation whose parameters are numbers: `make_params` draws them, `transform` and `matrix` obey."""
 
     def get_transform(self, image: np.ndarray, sem_seg: np.ndarray | None = None) -> Transform:
-        masks = [] if sem_seg is None else [_as_mask(sem_seg)]
+        masks = [] if sem_seg is None else [as_ids(sem_seg)]
         return _Drawn(self, self.make_params([as_image(image), *masks]))
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
@@ -41,13 +49,11 @@ class _Drawn(Transform):
         self.piece, self.params = piece, params
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        moved = self.piece.transform(as_image(img), self.params).as_subclass(torch.Tensor).permute(1, 2, 0).numpy()
+        moved = as_array(self.piece.transform(as_image(img), self.params))
         return np.ascontiguousarray(moved[:, :, 0] if img.ndim == 2 else moved)
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        channels_first = segmentation.transpose(2, 0, 1) if segmentation.ndim == 3 else segmentation
-        moved = self.piece.transform(_as_mask(channels_first), self.params).as_subclass(torch.Tensor).numpy()
-        return np.ascontiguousarray(moved.transpose(1, 2, 0)) if segmentation.ndim == 3 else moved
+        return as_map(self.piece.transform(as_mask(segmentation), self.params))
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         return moved_points(coords, self.piece.matrix(self.params))
@@ -67,7 +73,3 @@ def size_of(flat_inputs: list[Any]) -> tuple[int, int]:
 def uniform(low: float, high: float) -> float:
     """A number in [low, high), from torch's generator as all random numbers of samples."""
     return low + float(torch.rand(())) * (high - low)
-
-
-def _as_mask(array: np.ndarray) -> tv_tensors.Mask:
-    return tv_tensors.Mask(torch.from_numpy(np.ascontiguousarray(array)))

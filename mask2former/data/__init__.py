@@ -9,6 +9,8 @@ from mask2former.data.build import (
 from mask2former.data.catalog import DatasetCatalog, Metadata, MetadataCatalog, labels_of
 from mask2former.data.datasets.build import check_datasets, register_datasets
 from mask2former.data.datasets.builtin import register_builtin
+from mask2former.data.datasets.coco import load_coco_json, register_coco_instances
+from mask2former.data.datasets.coco_panoptic import register_coco_panoptic, register_coco_panoptic_separated
 from mask2former.data.datasets.custom import register_custom
 from mask2former.data.datasets.folder import load_sem_seg
 from mask2former.data.reading import read_image, read_mask
@@ -23,10 +25,14 @@ __all__ = [
     "build_train_loader",
     "check_datasets",
     "labels_of",
+    "load_coco_json",
     "load_sem_seg",
     "read_image",
     "read_mask",
     "register_builtin",
+    "register_coco_instances",
+    "register_coco_panoptic",
+    "register_coco_panoptic_separated",
     "register_custom",
     "register_datasets",
 ]

@@ -222,7 +222,7 @@ def _check_same_classes(cfg: CfgNode, contents: dict, weights: str) -> None:
     trained = LabelSet.from_dict(contents["labels"])
     for name in cfg.DATASETS.TEST:
         labels = labels_of(MetadataCatalog.get(name))
-        difference = trained.difference(labels)
+        difference = trained.difference(labels, called=("checkpoint", "data set"))
         if not difference and trained.values_difference(labels):
             logger.warning("%s and data set %r differ: %s", weights, name, trained.values_difference(labels))
         if difference:

@@ -106,6 +106,12 @@ class InstanceEvaluator(DatasetEvaluator):
                 "Set MODEL.MASK_FORMER.TEST.INSTANCE_ON to True."
             )
         classes = _array(instances.pred_classes, torch.int64)
+        scores = _array(instances.scores, torch.float64)
+        if np.isnan(scores).any():
+            raise UserError(
+                f"The model's scores for {sample['file_name']} are not numbers (nan), as after a training that has "
+                "diverged. Evaluate an earlier checkpoint; train with a smaller SOLVER.BASE_LR or without SOLVER.AMP."
+            )
         keep = np.flatnonzero(np.isin(classes, list(self.category_ids)))
         if len(keep) < len(classes):
             instances = instances[torch.from_numpy(keep)]
@@ -116,7 +122,7 @@ class InstanceEvaluator(DatasetEvaluator):
             boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
         columns = {
             "category_id": np.array([self.category_ids[k] for k in classes[keep].tolist()], dtype=np.int64),
-            "score": _array(instances.scores, torch.float64),
+            "score": scores[keep],
             "bbox": boxes,
             "area": masks.areas,
             "box_area": boxes[:, 2] * boxes[:, 3],

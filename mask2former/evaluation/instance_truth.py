@@ -28,7 +28,8 @@ def truth_of_record(record: dict, category_ids: Mapping[int, int], size: tuple[i
 
     Args:
         record: with `image_id` and `file_name`, and `annotations` (dicts with `category_id`, `segmentation`, and
-            perhaps `iscrowd`, `area`, `bbox`) or `pan_seg_file_name` and `segments_info`.
+            perhaps `iscrowd`, `area`, `bbox`) or `pan_seg_file_name` and `segments_info`. Annotations without a mask
+            are left out.
         category_ids: class number -> category id of the classes that have instances; objects of others are left out.
         size: (H, W) of the image.
 
@@ -45,6 +46,7 @@ def truth_of_record(record: dict, category_ids: Mapping[int, int], size: tuple[i
     if record.get("annotations") is None:
         masks = _masks_of_segments(record["pan_seg_file_name"], objects, size)
     else:
+        objects = [described for described in objects if _has_mask(described)]
         masks = _masks_of_annotations(record["file_name"], objects, size)
     boxes, areas = masks.boxes.copy(), masks.areas.astype(np.float64)
     for i, described in enumerate(objects):
@@ -95,7 +97,7 @@ def truth_of_file(
     found = []
     for number, (image_id, size) in enumerate(sizes.items(), 1):
         for annotation in coco.by_image[image_id]:
-            if annotation.get("segmentation"):
+            if _has_mask(annotation):
                 _check_size(annotation["segmentation"], size, f"{coco.path}: annotation {annotation.get('id')!r}")
                 found.append({"id": len(found) + 1, "image_id": number, **_complete(annotation, size)})
     return found
@@ -124,6 +126,11 @@ def _masks_of_segments(path: str, segments: Sequence[dict], size: tuple[int, int
         raise _wrong_size(path, ids.shape, size)
     # one by one: together they would take as much memory as all masks at full size
     return EncodedMasks.cat([encode_masks(ids[None] == segment["id"]) for segment in segments], size)
+
+
+def _has_mask(annotation: dict) -> bool:
+    shape = annotation.get("segmentation")
+    return shape is not None and len(shape) > 0  # an empty list stands for no polygon
 
 
 def _as_rle(shape: Any, size: tuple[int, int]) -> dict:

@@ -22,6 +22,8 @@ from mask2former.utils.errors import UserError
 
 CHUNK = 8  # images that a process is given at once
 
+_CATEGORY_KEYS, _IMAGE_KEYS = {"id", "name", "isthing"}, {"image_id", "file_name", "segments_info"}
+
 
 def write_panoptic(ids: np.ndarray, path: str | Path) -> None:
     """Segment ids, integers [H,W] in [0, 2^24), as the colours of a PNG file: id = R + 256 G + 65536 B."""
@@ -54,16 +56,17 @@ def evaluate_panoptic_folder(
     Raises:
         UserError: a file is missing or broken, an image has no prediction, or segments and PNG do not agree.
     """
-    truth = _content(truth_json, ("categories", "annotations"))
-    predictions = {entry["image_id"]: entry for entry in _content(predicted_json, ("annotations",))["annotations"]}
+    truth = _content(truth_json, {"categories": _CATEGORY_KEYS, "annotations": _IMAGE_KEYS})
+    predicted = _content(predicted_json, {"annotations": _IMAGE_KEYS})
+    predictions = {entry["image_id"]: entry for entry in predicted["annotations"]}
     labels = _labels(truth["categories"])
     places = {own: i for i, own in enumerate(labels.dataset_ids)}
     pairs = []
     for entry in truth["annotations"]:
         if entry["image_id"] not in predictions:
             raise UserError(f"{predicted_json} has no prediction for image {entry['image_id']} of {truth_json}.")
-        predicted = _Png.of(predictions[entry["image_id"]], predicted_folder, places)
-        pairs.append((_Png.of(entry, truth_folder, places), predicted))
+        found = _Png.of(predictions[entry["image_id"]], predicted_folder, places)
+        pairs.append((_Png.of(entry, truth_folder, places), found))
     total = PanopticQuality(labels.num_classes)
     for part in _in_processes(partial(_compare, num_classes=labels.num_classes), pairs, processes or os.cpu_count()):
         total.merge(part)
@@ -121,8 +124,13 @@ def _labels(categories: list[dict]) -> LabelSet:
     )
 
 
-def _content(path: str | Path, lists: tuple[str, ...]) -> dict:
+def _content(path: str | Path, lists: dict[str, set[str]]) -> dict:
+    """The JSON file, which has these lists of objects with these keys."""
     content = read_json(path)
     if not isinstance(content, dict) or any(not isinstance(content.get(name), list) for name in lists):
         raise UserError(f"{path} is not a file of panoptic segments: expected an object with the lists {list(lists)}.")
+    for name, keys in lists.items():
+        for i, entry in enumerate(content[name]):
+            if absent := keys - entry.keys() if isinstance(entry, dict) else keys:
+                raise UserError(f"{path}: entry {i} (counted from 0) of {name} has no {sorted(absent)}. Add it.")
     return content

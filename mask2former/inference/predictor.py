@@ -155,17 +155,30 @@ def _labels(cfg: CfgNode, contents: dict) -> LabelSet:
 
 
 def _check_same_classes(cfg: CfgNode, trained: LabelSet) -> None:
-    """Refuse a config whose data set has other classes than the checkpoint, where these are known without its files."""
-    name = _dataset(cfg)
-    known = builtin_labels(name) if name else None
-    if name in DatasetCatalog:
-        known = labels_of(MetadataCatalog.get(name))
-    difference = trained.difference(known) if known else ""
+    """Refuse a config whose data set has other classes than the checkpoint, where these can be known here."""
+    known = _labels_at_hand(cfg)
+    difference = trained.difference(known, called=("checkpoint", "data set")) if known else ""
     if difference:
         raise UserError(
-            f"{cfg.MODEL.WEIGHTS} was trained with other classes than those of {name!r} in DATASETS: {difference}. "
-            "Use the recipe that it was made with, or leave the recipe out: the checkpoint carries its own."
+            f"{cfg.MODEL.WEIGHTS} was trained with other classes than those of {_dataset(cfg)!r} in DATASETS: "
+            f"{difference}. Use the recipe that it was made with, correct the class list of the data set, or set "
+            "DATASETS.TRAIN and DATASETS.TEST to [] for the checkpoint's own classes."
         )
+
+
+def _labels_at_hand(cfg: CfgNode) -> LabelSet | None:
+    """The labels of the config's data set; None where only user modules or files that are not here would tell them."""
+    name = _dataset(cfg)
+    if name is None:
+        return None
+    try:
+        if name not in DatasetCatalog:
+            register_datasets(cfg)
+        if name in DatasetCatalog:
+            return labels_of(MetadataCatalog.get(name))
+    except UserError as error:  # prediction needs no data set: none may be on this machine
+        logger.debug("the classes of %r are not compared with the checkpoint's: %s", name, error)
+    return builtin_labels(name)
 
 
 def _dataset(cfg: CfgNode) -> str | None:

@@ -18,8 +18,7 @@ from mask2former.ops import point_sample
 
 # L layers, B batch, M targets of all images, N of one, R matched pairs, C channels, T frames, P samples per mask
 
-_PORTION = 256  # masks sampled at points at a time: a thousand targets' indices would take gigabytes
-_PIXELS = 1 << 24  # pixels of targets read at a time, for the same reason
+_PIXELS = 1 << 24  # pixels of targets read at a time: the indices of a thousand targets would take gigabytes
 
 
 class Sampling(Protocol):
@@ -80,9 +79,8 @@ class AllPixels:
 def _labels_at(targets: Targets, points: Tensor) -> Iterator[Tensor]:
     """Per image its target masks at its points [B,P,2], [N,T*P]."""
     for places, shared in zip(targets.places.split(targets.counts), points):
-        portions = places.flatten(0, 1).split(_PORTION)
-        labels = [point_sample.sample_mask(targets.pixels, part, targets.size, shared) for part in portions]
-        yield torch.cat(labels).view(len(places), places.shape[1] * len(shared))
+        labels = point_sample.sample_mask(targets.pixels, places.flatten(0, 1), targets.size, shared)
+        yield labels.view(len(places), places.shape[1] * len(shared))
 
 
 def _labels_on_grid(targets: Targets, size: tuple[int, int]) -> Tensor:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 # N maps, C channels, P points, H W map size
 
+_PORTION = 256  # masks sampled at a time
+
 
 def random_points(count: int, points: int, like: Tensor) -> Tensor:
     """Uniform points [count,P,2] on the device of ``like``; at least float32, half precision is too coarse for them."""
@@ -28,7 +30,8 @@ def sample_mask(pixels: Tensor, places: Tensor, size: tuple[int, int], points: T
     """Bilinear values [N,P] of masks at points [N,P,2] or, shared by all masks, [P,2], in the points' dtype.
 
     Equal to sampling the masks as floating maps of ``size`` (H, W), but reads the four neighbours of each point from
-    the stored pixels: no floating, padded or full-size copies exist.
+    the stored pixels: no floating, padded or full-size copies exist. Many masks are sampled in portions, since the
+    indices of a thousand would take gigabytes.
 
     Args:
         pixels: bool or integer [S].
@@ -37,6 +40,13 @@ def sample_mask(pixels: Tensor, places: Tensor, size: tuple[int, int], points: T
         size: (H, W) of the map that the points are spread over.
         points: in [0,1].
     """
+    portions = places.split(_PORTION)
+    shared = points.dim() == 2
+    points_of = [points] * len(portions) if shared else points.split(_PORTION)
+    return torch.cat([_sample_portion(pixels, *of, size) for of in zip(portions, points_of)])
+
+
+def _sample_portion(pixels: Tensor, places: Tensor, points: Tensor, size: tuple[int, int]) -> Tensor:
     x, y = points[..., 0] * size[1] - 0.5, points[..., 1] * size[0] - 0.5  # [N,P] or [P]
     left, top = x.floor(), y.floor()
     result = x.new_zeros(len(places), x.shape[-1])

@@ -52,24 +52,26 @@ class LabelSet:
             dataset_ids=tuple(values.get("dataset_ids") or ()),
         )
 
-    def difference(self, other: LabelSet) -> str:
+    def difference(self, other: LabelSet, called: tuple[str, str] = ("first", "second")) -> str:
         """A sentence that lists how the classes differ; empty when they are the same in the same order.
+
+        `called` is what the two sets are called in it: "only in the <...>".
 
         Differing names are told first. Where the names agree, the division into things and stuff is compared, unless
         one of the sets has no things at all: a semantic data set does not say which classes are things.
         """
         if self.names != other.names:
-            return self._names_difference(other)
+            return self._names_difference(other, called)
         if self.thing_ids and other.thing_ids and set(self.thing_ids) != set(other.thing_ids):
             here, there = ([one.names[i] for i in one.thing_ids] for one in (self, other))
-            return f"same names, but other things; {_two_sides(here, there)}"
+            return f"same names, but other things; {_two_sides(here, there, called)}"
         return ""
 
-    def _names_difference(self, other: LabelSet) -> str:
+    def _names_difference(self, other: LabelSet, called: tuple[str, str]) -> str:
         if set(self.names) == set(other.names) and len(self.names) == len(other.names):
             moved = [f"{i}: '{a}' against '{b}'" for i, (a, b) in enumerate(zip(self.names, other.names)) if a != b]
             return f"same names in another order ({'; '.join(moved[:5])})"
-        return f"{self.num_classes} classes against {other.num_classes}; {_two_sides(self.names, other.names)}"
+        return f"{self.num_classes} classes against {other.num_classes}; {_two_sides(self.names, other.names, called)}"
 
     def values_difference(self, other: LabelSet) -> str:
         """As `difference`, of the numbers that files use: the ignore value, and the id of each class."""
@@ -92,10 +94,10 @@ class LabelSet:
         return np.array(colors, dtype=np.uint8).reshape(-1, 3)
 
 
-def _two_sides(first: Sequence[str], second: Sequence[str]) -> str:
+def _two_sides(first: Sequence[str], second: Sequence[str], called: tuple[str, str]) -> str:
     """What only one of two lists has, of each the first ten."""
     sides = []
-    for place, mine, others in (("first", first, set(second)), ("second", second, set(first))):
+    for place, mine, others in zip(called, (first, second), (set(second), set(first))):
         only = [name for name in mine if name not in others]
         sides.append(f"only in the {place}: {only[:10]}" + (f" and {len(only) - 10} more" if len(only) > 10 else ""))
     return "; ".join(sides)

@@ -6,9 +6,9 @@ import torch
 
 from mask2former.compat import detection_utils as utils
 from mask2former.compat import transforms as T
-from mask2former.compat.config import configurable
 from mask2former.compat.structures import Boxes, BoxMode, PolygonMasks, polygons_to_bitmask
 from mask2former.config import get_cfg
+from mask2former.config.configurable import configurable
 from mask2former.structures import rle_encode
 from mask2former.utils.errors import UserError
 
@@ -37,6 +37,7 @@ def test_polygons():
     assert masks.get_bounding_boxes().tensor.tolist() == [[0, 0, 4, 3], [0, 0, 0, 0], [1, 1, 7, 9]]
     assert masks.nonempty().tolist() == [True, False, True]
     assert len(masks[torch.tensor([True, False, True])]) == 2 and len(masks[2].polygons[0]) == 2
+    assert masks.area().tolist() == [6, 0, 4.5] and masks.to("cpu") is masks
     drawn = polygons_to_bitmask([[2, 1, 6, 1, 6, 4, 2, 4]], 5, 8)
     assert drawn.dtype == bool and drawn[1:4, 2:6].all() and drawn.sum() == 12
 
@@ -68,6 +69,7 @@ def test_reading_as_users_mappers_do(two_folders):
     assert utils.read_image(folder / "images" / "0.jpg").shape == (40, 50, 3)
     mask = utils.read_image(folder / "masks" / "0.png")
     assert mask.shape == (40, 50) and set(np.unique(mask)) == {0, 1}
+    assert (utils.read_image(folder / "masks" / "0.png", "L") == mask[:, :, None]).all()
     record = {"file_name": "a", "height": 41}
     with pytest.raises(UserError, match="height 40"):
         utils.check_image_size(record, mask)

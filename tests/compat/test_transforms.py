@@ -69,6 +69,9 @@ def test_on_their_own_they_draw_what_arrays_and_points_follow(name):
     drawn = T.AugmentationList([MOVING[name]()])(given)
     assert given.image.shape[:2] == given.sem_seg.shape
     assert (drawn.apply_segmentation(before) == given.sem_seg).all()
+    in_colours = drawn.apply_segmentation(np.stack([before, before * 0, before], 2))  # as panoptic maps are
+    assert in_colours.shape == (*given.sem_seg.shape, 3) and not in_colours[..., 1].any()
+    assert ((in_colours[..., 0] == 1) == (given.sem_seg == 1)).all()
     rows, columns = np.nonzero(given.image[..., 0] > 140)
     center = drawn.apply_coords(np.array([[(BOX[0] + BOX[2]) / 2, (BOX[1] + BOX[3]) / 2]]))[0]
     assert np.abs(center - [columns.mean() + 0.5, rows.mean() + 0.5]).max() < 0.6
@@ -173,6 +176,26 @@ def test_objects_that_only_look_like_detectron2s_are_taken():
     assert torch.equal(T.AugmentationList([])(image), image)
     with pytest.raises(TypeError, match="no augmentation"):
         as_augmentation("flip")
+
+
+def test_transforms_are_kept_as_their_authors_write_them():
+    class Shift(T.Transform):
+        def __init__(self, pixels):
+            super().__init__()
+            self._set_attributes(locals())
+
+        def apply_image(self, img):
+            return np.roll(img, self.pixels, 1)
+
+        def apply_coords(self, coords):
+            return np.add(coords, [self.pixels, 0])
+
+    both = T.TransformList([Shift(4)]) + T.TransformList([T.HFlipTransform(W), Shift(1)])  # the second is fvcore's
+    assert len(both + T.NoOpTransform()) == 4
+    image, sem_seg, _, polygons = sample()
+    _, ids, outlines = T.AugmentationList(both.transforms)(image, sem_seg, polygons)
+    assert torch.equal(outlines.draw()[0], ids == 1)
+    assert both.apply_box(np.array([BOX])).tolist() == [[W - 48 + 1, 20, W - 34 + 1, 32]]
 
 
 def test_older_spelling_of_mappers():

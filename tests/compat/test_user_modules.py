@@ -45,7 +45,7 @@ def test_the_tutorials_mistake_is_named_with_its_line(shared_dir, tmp_path):
 
 def test_aliases_are_the_same_objects(tmp_path):
     from mask2former.config import CfgNode, get_cfg
-    from mask2former.data import load_sem_seg
+    from mask2former.data import load_coco_json
     from mask2former.structures import BitMasks, Instances
 
     module = loaded(
@@ -68,7 +68,7 @@ def test_aliases_are_the_same_objects(tmp_path):
         "setup_logger(name='mine').info('hello')\n",
     )
     ours = {"CfgNode": CfgNode, "get_cfg": get_cfg, "BitMasks": BitMasks, "Instances": Instances}
-    ours |= {"DatasetCatalog": DatasetCatalog, "MetadataCatalog": MetadataCatalog, "load_sem_seg": load_sem_seg}
+    ours |= {"DatasetCatalog": DatasetCatalog, "MetadataCatalog": MetadataCatalog, "load_coco_json": load_coco_json}
     assert {name: getattr(module, name) is value for name, value in ours.items()} == dict.fromkeys(ours, True)
 
 
@@ -114,6 +114,21 @@ def test_aliases_exist_only_where_a_user_module_was_loaded(tmp_path):
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines() == ["No module named 'detectron2'", "DatasetCatalog()"]
+
+
+def test_files_without_partner_are_left_out_as_detectron2_does(two_folders, tmp_path):
+    module = loaded(tmp_path, "from detectron2.data.datasets.coco import load_sem_seg\n")
+    train = two_folders / "your_dataset_name" / "train"
+    assert len(module.load_sem_seg(train / "masks", train / "images")) == 2
+    next((train / "masks").iterdir()).unlink()
+    assert len(module.load_sem_seg(str(train / "masks"), str(train / "images"), gt_ext="png", image_ext="jpg")) == 1
+
+
+def test_a_bare_folder_of_that_name_is_not_the_package(tmp_path, monkeypatch):
+    (tmp_path / "detectron2").mkdir()  # as a clone in the current folder looks
+    monkeypatch.syspath_prepend(tmp_path)
+    module = loaded(tmp_path, "from detectron2.data import DatasetCatalog\n")
+    assert module.DatasetCatalog is DatasetCatalog and not real_detectron2()
 
 
 # ---- with the real one

@@ -161,6 +161,11 @@ def _first(key, **values):
         (lambda c: c["images"][1].pop("file_name"), r"image 1 .*has the file_name None"),
         (_first("images", height=0), r"image 1 \(.*00000.jpg\) has the height 0 and width 48"),
         (_first("annotations", image_id=99), r"annotation 1 has the image_id 99, which none of the 4 images has"),
+        (_first("annotations", category_id=[1]), r"annotation 1 of image .*jpg has the category_id \[1\]"),
+        (_first("annotations", id=[]), r"an id of annotation entries is \[\]; expected a number or text"),
+        (_first("annotations", iscrowd="no"), "annotation 1 of image .*jpg: the iscrowd is 'no'; expected 0 or 1"),
+        (_first("annotations", bbox=[1, 2, 3]), r"the bbox is \[1, 2, 3\]; expected four finite numbers"),
+        (_first("annotations", area="12"), "the area is '12'; expected a finite number"),
         (_first("annotations", category_id=4), r"annotation 1 of image .*jpg has the category_id 4; .*1; 2; 3; 5; 7"),
         (
             _first("annotations", segmentation=[[1, 2, 3, 4]]),
@@ -169,6 +174,13 @@ def _first(key, **values):
         (_first("annotations", segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "a polygon has 7 numbers"),
         (_first("annotations", segmentation=[1, 2, 3, 4, 5, 6]), "a polygon is 1; expected a list of polygons"),
         (_first("annotations", segmentation=[[1, 2, 3, 4, 5, None]]), "something else than finite numbers"),
+        (_first("annotations", segmentation=[[1, 2, 1e9, 4, 5, 6]]), r"reaches from 1 to 1e\+09; no image"),
+        (_first("annotations", segmentation=[[1, 2, 10**400, 4, 5, 6]]), "something else than finite numbers"),
+        (_first("annotations", segmentation={"size": None, "counts": "0"}), r"has the size None .*image \[48, 48\]"),
+        (_first("annotations", segmentation={"size": [48, 48], "counts": ["a"]}), "counts that are no numbers"),
+        (_first("annotations", segmentation={"size": [48, 48], "counts": [-1, 2305]}), "negative counts"),
+        (_first("annotations", segmentation={"size": [48, 48], "counts": "no RLE ~"}), "counts 0 pixels for 48x48"),
+        (_first("annotations", segmentation={"size": [48, 48], "counts": "52"}), "counts 7 pixels for 48x48"),
         (
             _first("annotations", segmentation={"size": [40, 48], "counts": "0"}),
             r"size \[40, 48\].*image \[48, 48\]",
@@ -194,6 +206,10 @@ def _segment(**values):
     ("change", "message"),
     [
         (_segment(category_id=4), r"segment \d+ of 00000.png has the category_id 4; .*1; 2; 3; 5; 7; 11; 12; 14"),
+        (_segment(category_id=[1]), r"has the category_id \[1\]"),
+        (_segment(iscrowd="no"), "of 00000.png has the iscrowd 'no'; expected 0 or 1"),
+        (_segment(id=[1]), r"an id of segment entries is \[1\]"),
+        (lambda c: c["annotations"][0].update(segments_info=[None]), r"segments_info \(a list of objects\)"),
         (_segment(id=0), "a segment of 00000.png has the id 0; expected 1 to 16777215"),
         (_segment(id=1 << 24), "has the id 16777216"),
         (lambda c: c["annotations"].append(c["annotations"][0]), "image 1 has 2 annotations"),
@@ -225,6 +241,9 @@ def test_broken_and_missing_files(instances, tmp_path):
         load_coco_json(*instances)
     with pytest.raises(UserError, match="nowhere.json does not exist"):
         load_coco_json(tmp_path / "nowhere.json", tmp_path)
+    instances[0].write_text("[" * 100000)
+    with pytest.raises(UserError, match="cannot be read .*recursion"):
+        load_coco_json(*instances)
     instances[0].write_text(text)
     with pytest.raises(UserError, match="4 of 4 images .* no such folder: .*nowhere"):
         load_coco_json(instances[0], tmp_path / "nowhere")

@@ -182,10 +182,15 @@ def test_camvid_loads_with_the_published_augmentation(tiny_cfg, shared_dir):
     assert labels_of(MetadataCatalog.get("camvid_train")).names == tuple(names)
 
 
-def test_an_unused_entry_may_lack_its_folder(tiny_cfg, tmp_path):
+def test_an_unused_entry_may_lack_its_files(tiny_cfg, tiny_root, tmp_path):
     """Recipes inherit entries they do not use."""
     cfg = tiny_cfg("DATASETS.CUSTOM.elsewhere", {"ROOT": str(tmp_path / "elsewhere")})
-    assert "elsewhere_train" not in DatasetCatalog
+    with pytest.raises(UserError, match="elsewhere of data set 'elsewhere' does not exist"):
+        labels_of(MetadataCatalog.get("elsewhere_train"))
+    files = {"IMAGES": "train/images", "ANNOTATIONS": "gone.json"}
+    tiny_cfg("DATASETS.CUSTOM.partly", {"TYPE": "coco_instances", "ROOT": str(tiny_root), "SPLITS": {"train": files}})
+    with pytest.raises(UserError, match="gone.json does not exist. Put it there, or correct DATASETS.CUSTOM.partly"):
+        DatasetCatalog.get("partly_train")
     with pytest.raises(UserError, match="elsewhere of data set 'elsewhere' does not exist"):
         tiny_cfg("DATASETS.CUSTOM", cfg.DATASETS.CUSTOM, "DATASETS.TEST", ["elsewhere_valid"])
 

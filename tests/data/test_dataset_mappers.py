@@ -12,9 +12,11 @@ from mask2former.compat import install_aliases
 from mask2former.compat import transforms as T
 from mask2former.compat.importer import remove_aliases
 from mask2former.config import get_cfg
+from mask2former.config.configurable import configurable
 from mask2former.data import MAPPERS
 from mask2former.data.build import build_train_mapper
 from mask2former.data.catalog import MetadataCatalog
+from mask2former.data.reading import read_image, read_mask
 from mask2former.structures import LabelSet
 from mask2former.utils.errors import UserError
 
@@ -134,6 +136,55 @@ def test_a_users_class_can_be_named_in_a_recipe(cfg, record):
         del MAPPERS["mine"]
     assert sample["image"].shape == (3, 800, 1000) and aligned(sample)
     assert (sample["sem_seg"][700:] == LABELS.ignore_label).all()
+
+
+class Copied(mask2former.MaskFormerSemanticDatasetMapper):
+    """Does by itself, as the published code does, what the class it builds on does."""
+
+    def __call__(self, record):
+        ids = read_mask(record["sem_seg_file_name"]).astype("double")
+        image, drawn = T.apply_transform_gens(self.tfm_gens, T.AugInput(read_image(record["file_name"]), sem_seg=ids))
+        corners = drawn.apply_coords(np.array([[350.0, 250], [600, 450]]))
+        image, ids = torch.from_numpy(image.image).permute(2, 0, 1), torch.from_numpy(image.sem_seg).long()
+        return {"image": image, "sem_seg": ids, "corners": corners}
+
+
+def test_a_copy_of_the_published_code_has_what_it_uses(cfg, record):
+    cfg.INPUT.SIZE_DIVISIBILITY, cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.COLOR_AUG_SSD = 1024, [350], True
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.SIZE, cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = True, [300, 400], 0.95
+    cfg.INPUT.CROP.TYPE = "absolute"
+    mapper = Copied(cfg)
+    assert (mapper.img_format, mapper.ignore_label, mapper.size_divisibility) == ("RGB", LABELS.ignore_label, 1024)
+    for seed in range(4):  # torchvision's transforms draw the same numbers for image, ids and points
+        torch.manual_seed(seed)
+        sample = mapper(record)
+        torch.manual_seed(seed)
+        expected = mask2former.MaskFormerSemanticDatasetMapper(cfg)(record)
+        assert torch.equal(sample["image"], expected["image"]) and torch.equal(sample["sem_seg"], expected["sem_seg"])
+        rows, columns = (sample["sem_seg"] == 1).nonzero(as_tuple=True)
+        near, far = sample["corners"].min(0), sample["corners"].max(0)
+        assert abs(columns.min() - max(near[0], 0)) <= 1 and abs(rows.max() + 1 - min(far[1], 300)) <= 1
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_arguments_may_be_changed_where_the_recipe_is_read(name, cfg, record):
+    class Mine(getattr(mask2former, name)):
+        @configurable
+        def __init__(self, is_train=True, *, edge, **published):
+            super().__init__(is_train, **published)
+            self.tfm_gens.append(T.Resize((edge, edge)))
+
+        @classmethod
+        def from_config(cls, cfg, is_train=True):
+            found = super().from_config(cfg, is_train)
+            (found.get("augmentations") or found["tfm_gens"]).insert(0, T.RandomFlip(1.0))
+            return {**found, "edge": 448}
+
+    sample = Mine(cfg, LABELS)(record)
+    assert sample["image"].shape == (3, 448, 448) and sample["instances"].gt_masks.shape[1:] == (448, 448)
+    mapper = Mine(cfg)
+    mapper.tfm_gens.clear()
+    assert mapper(record)["image"].shape == (3, 700, 900)
 
 
 def test_mistakes_are_told(cfg):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from mask2former.data.inspection.records import Classes, inspect_record
-from mask2former.structures import rle_encode
+from mask2former.structures import rle_encode, rle_runs
 
 NAMES = ("a", "b")
 CLASSES = Classes(dict.fromkeys(("panoptic", "instances", "semantic"), NAMES), 255)

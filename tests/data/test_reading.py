@@ -128,5 +128,9 @@ def test_panoptic_ids_are_put_together_from_three_bytes(tmp_path):
     Image.fromarray(COLOR).convert("CMYK").save(tmp_path / "cmyk.tif")
     with pytest.raises(UserError, match=r"cmyk.tif has pixels of mode 'CMYK'; expected segment ids"):
         read_panoptic(tmp_path / "cmyk.tif")
+    for outside in (-1, 1 << 24):
+        Image.fromarray(np.full((6, 9), outside, np.int32)).save(tmp_path / "outside.tif")
+        with pytest.raises(UserError, match=r"outside.tif has ids outside 0 to 16777215"):
+            read_panoptic(tmp_path / "outside.tif")
     with pytest.raises(UserError, match=r"Panoptic map .*none.png does not exist"):
         read_panoptic(tmp_path / "none.png")

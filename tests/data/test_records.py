@@ -1,5 +1,6 @@
 """Records of any reader or user's function are completed, and what is wrong with them is found at the start."""
 
+import logging
 from enum import IntEnum
 
 import numpy as np
@@ -59,6 +60,9 @@ def test_annotations_as_detectron2s_users_write_them(cfg, image):
         ({"segmentation": {"size": [30, 20], "counts": "x"}}, r"the RLE has the size \[30, 20\]"),
         ({"segmentation": np.zeros((3, 4), bool)}, r"the mask has the shape \(3, 4\), its image \(20, 30\)"),
         ({"bbox": [0, 0, 1, 1], "bbox_mode": BoxMode.XYXY_REL}, "has the bbox_mode .*XYXY_REL.*Convert the boxes"),
+        ({"bbox": [0, 0, 1]}, r"a.png: the bbox is \[0, 0, 1\]; expected four finite numbers"),
+        ({"iscrowd": "maybe"}, "a.png: the iscrowd is 'maybe'; expected 0 or 1"),
+        ({"segmentation": {"size": [20, 30], "counts": "52"}}, "the RLE counts 7 pixels for 20x30"),
         ({"category_id": 2}, "has the category_id 2; expected 0 to 1"),
         ({"category_id": "b"}, "has the category_id 'b'"),
     ],

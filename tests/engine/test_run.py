@@ -182,7 +182,7 @@ def test_evaluation_on_other_classes_is_refused(repo_dir, recipe, tmp_path):
     run(repo_dir, recipe, "SOLVER.MAX_ITER", "1")
     weights = str(tmp_path / "out" / "model_final.pth")
     changed = "{drawn: {CLASSES: [dark, light]}}"
-    with pytest.raises(UserError, match=r"only in the first: \['bright'\]; only in the second: \['light'\]"):
+    with pytest.raises(UserError, match=r"only in the checkpoint: \['bright'\]; only in the data set: \['light'\]"):
         run(repo_dir, recipe, "--eval-only", "MODEL.WEIGHTS", weights, "DATASETS.CUSTOM", changed)
 
 

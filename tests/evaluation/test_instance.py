@@ -150,6 +150,26 @@ def test_no_prediction_at_all_is_zero(drawn):
     assert results["segm"]["AP"] == results["bbox"]["AP"] == 0
 
 
+@pytest.mark.parametrize("shape", [{}, {"segmentation": []}, {"segmentation": None}], ids=["none", "empty", "null"])
+def test_annotations_without_a_mask_do_not_count(drawn, json_file, shape):
+    """Neither those of a file, nor those of records, which a user's own function may have made."""
+    expected = evaluate(InstanceEvaluator(drawn.labels), drawn.records, drawn.outputs)
+    record = drawn.records[0]
+    without = {"id": 10**6, "iscrowd": 0, "area": 9.0, "bbox": [0.0, 0.0, 3.0, 3.0], **shape}
+    record["annotations"].append({**without, "category_id": 0})
+    drawn.coco["annotations"].append({**without, "category_id": 7, "image_id": record["image_id"]})
+    json_file.write_text(json.dumps(drawn.coco))
+    for evaluator in (InstanceEvaluator(drawn.labels), InstanceEvaluator(drawn.labels, json_file=json_file)):
+        np.testing.assert_equal(evaluate(evaluator, drawn.records, drawn.outputs), expected)
+
+
+def test_scores_of_a_diverged_model_are_told(drawn):
+    record, output = next((r, o) for r, o in zip(drawn.records, drawn.outputs) if len(o["instances"]))
+    output["instances"].scores[0] = float("nan")
+    with pytest.raises(UserError, match=rf"{record['file_name']}.*nan.*SOLVER.BASE_LR"):
+        InstanceEvaluator(drawn.labels).process([record], [output])
+
+
 def test_things_of_panoptic_maps_serve_as_ground_truth(tmp_path):
     labels = LabelSet(("thing", "stuff"), thing_ids=(0,))
     ids = np.zeros((20, 30), np.uint8)

@@ -222,3 +222,6 @@ def test_folders_that_do_not_belong_together_are_told(shapes, tmp_path):
     Image.new("RGB", (64, 64), (1, 2, 3)).save(tmp_path / "00000.png")
     with pytest.raises(UserError, match=rf"00000\.png.*\[{1 + 2 * 256 + 3 * 65536}\]"):
         evaluate_panoptic_folder(*truth, truth[0], tmp_path)
+    (tmp_path / "unlisted.json").write_text('{"annotations": [{"image_id": 1, "file_name": "1.png"}]}')
+    with pytest.raises(UserError, match=r"unlisted.json: entry 0 .* of annotations has no \['segments_info'\]"):
+        evaluate_panoptic_folder(*truth, tmp_path / "unlisted.json", truth[1])

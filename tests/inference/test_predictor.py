@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from mask2former.config import get_cfg, load_cfg
+from mask2former.config import CfgNode, get_cfg, load_cfg
+from mask2former.data import DatasetCatalog, MetadataCatalog
 from mask2former.inference import Predictor, checkpoint_config
 from mask2former.modeling import META_ARCH
 from mask2former.structures import LabelSet
@@ -246,6 +247,26 @@ def test_a_recipe_that_leaves_the_number_of_classes_out_takes_the_checkpoint_s(t
 
 def test_a_data_set_of_other_classes_is_refused(tmp_path, cfg):
     save(tmp_path / "model.pth", cfg)
-    cfg.merge_from_list(["MODEL.WEIGHTS", str(tmp_path / "model.pth"), "DATASETS.TEST", "[cityscapes_fine_sem_seg_val]"])
+    cfg.merge_from_list(
+        ["MODEL.WEIGHTS", str(tmp_path / "model.pth"), "DATASETS.TEST", "[cityscapes_fine_sem_seg_val]"]
+    )
     with pytest.raises(UserError, match=r"other classes than those of 'cityscapes_fine_sem_seg_val'.*'dark'.*'road'"):
         Predictor(cfg)
+
+
+def test_declared_data_of_other_classes_is_refused_where_it_can_be_read(tmp_path, cfg):
+    """Nothing has registered the recipe's own data set: the predictor itself looks what its classes are."""
+    save(tmp_path / "model.pth", cfg)
+    cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
+    cfg.DATASETS.TEST = ("declared_here_valid",)
+    entry = {"ROOT": str(tmp_path / "data"), "CLASSES": ["dark", "grey"]}
+    cfg.DATASETS.CUSTOM = CfgNode({"declared_here": entry})
+    assert Predictor(cfg).labels == LABELS  # the folder does not exist: its classes do not matter
+    (tmp_path / "data" / "valid").mkdir(parents=True)
+    try:
+        with pytest.raises(UserError, match=r"only in the checkpoint: \['bright'\]; only in the data set: \['grey'\]"):
+            Predictor(cfg)
+    finally:
+        for split in ("train", "valid", "val", "test"):
+            DatasetCatalog.remove(f"declared_here_{split}")
+            MetadataCatalog.remove(f"declared_here_{split}")

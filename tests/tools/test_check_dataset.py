@@ -182,6 +182,25 @@ def test_json_that_cannot_be_read_does_not_hide_the_other_split(shapes, check):
     assert len(_found(report, "shapes_instance_valid")["image"]) == 1
 
 
+def test_data_without_anything_to_train_on_is_an_error(shapes, check):
+    path = shapes / "annotations" / "instances_train.json"
+    _edit(path, lambda content: content["annotations"].clear())
+    status, report, _ = check(shapes, "instance")
+    assert status == 1
+    assert "nothing can be trained on" in _found(report, "shapes_instance_train")["data set"][0]
+    _edit(path, lambda content: content["images"].clear())
+    status, report, _ = check(shapes, "instance")
+    assert status == 1
+    assert _found(report, "shapes_instance_train")["data set"] == ["has no images with ground truth"]
+
+
+def test_categories_without_a_name_do_not_end_the_check(shapes, check):
+    path = shapes / "annotations" / "instances_train.json"
+    _edit(path, lambda content: content["categories"][0].update(name=None))
+    status, _, printed = check(shapes, "instance")
+    assert status == 1 and "has the name None; expected text" in printed
+
+
 def test_split_and_data_set_choose_what_is_checked(drawn, check):
     assert [*check(drawn, "semantic", "--split", "test")[1]["datasets"]] == ["shapes_valid"]
     _, report, _ = check(drawn, "semantic", "--dataset", "shapes_panoptic_valid", "shapes_valid")

@@ -153,6 +153,34 @@ class Fixed(Augmentation):
         return self.drawn
 
 
+class Replay(Transform):
+    """What a torchvision transform does to one image, on arrays: its random numbers are drawn again from one state."""
+
+    def __init__(self, step: Callable, image: np.ndarray, sem_seg: np.ndarray | None):
+        self.step, self.state = step, torch.get_rng_state()
+        self.seen = [] if sem_seg is None else [as_ids(sem_seg)]  # which it may look at
+        self.image = as_image(image)
+        step(self.image, *self.seen)  # leaves the generator where one use leaves it
+
+    def _again(self, image: tv_tensors.Image, *more: Any) -> Sequence[Any]:
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self.state)
+            moved = self.step(image, *self.seen, *more)
+        return moved if isinstance(moved, (tuple, list)) else [moved]
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        moved = as_array(self._again(as_image(img))[0])
+        return moved[:, :, 0] if img.ndim == 2 else moved
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        return as_map(self._again(self.image, as_mask(segmentation))[-1])
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        size = tuple(self.image.shape[-2:])
+        points = Polygons(np.asarray(coords, float), [len(coords)], [0], 1, size)
+        return self._again(self.image, points)[-1].as_subclass(torch.Tensor).numpy()
+
+
 class Drawing(Augmentation):
     """An augmentation of the installed detectron2, or one that only looks like it."""
 
@@ -173,8 +201,17 @@ class AugmentationList(v2.Compose):
 
     def __call__(self, *inputs: Any) -> Any:
         if len(inputs) == 1 and isinstance(inputs[0], AugInput):
-            return TransformList([aug(inputs[0]) for aug in self.transforms])
+            return TransformList([_applied(aug, inputs[0]) for aug in self.transforms])
         return self.forward(*inputs)
+
+
+def _applied(aug: Any, given: AugInput) -> Transform:
+    """Change `given`; returns what was drawn."""
+    if isinstance(aug, (Augmentation, AugmentationList)):
+        return aug(given)
+    drawn = Replay(aug, given.image, given.sem_seg)
+    given.transform(drawn)
+    return drawn
 
 
 def as_augmentation(aug: Any) -> Callable:
@@ -225,6 +262,23 @@ def as_image(array: np.ndarray) -> tv_tensors.Image:
     if array.dtype != np.uint8:
         array = np.clip(np.rint(array), 0, 255).astype(np.uint8)
     return tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1))
+
+
+def as_mask(array: np.ndarray) -> tv_tensors.Mask:
+    """A map of ids [H,W] -> Mask [H,W]; one in colours [H,W,3] -> [3,H,W]."""
+    planes = array.transpose(2, 0, 1) if array.ndim == 3 else array
+    return tv_tensors.Mask(torch.from_numpy(np.ascontiguousarray(planes)))
+
+
+def as_ids(sem_seg: np.ndarray) -> tv_tensors.Mask:
+    """A map of class ids [H,W], often read as float, -> Mask of integers."""
+    return as_mask(np.asarray(sem_seg).astype(np.int32))
+
+
+def as_map(mask: tv_tensors.Mask) -> np.ndarray:
+    """What `as_mask` was given, moved."""
+    array = as_array(mask)
+    return np.ascontiguousarray(array.transpose(1, 2, 0)) if array.ndim == 3 else array
 
 
 def _moved(inpt: Any, drawn: Transform) -> Any:

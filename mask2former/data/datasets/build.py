@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from pathlib import Path
 
 from mask2former.data.catalog import DatasetCatalog, MetadataCatalog, labels_of
 from mask2former.data.datasets.builtin import register_builtin
 from mask2former.data.datasets.checks import check_class_count, check_ignore_label, check_pixels
-from mask2former.data.datasets.custom import is_declared, register_custom
+from mask2former.data.datasets.custom import is_declared, register_custom, register_unused
 from mask2former.data.datasets.records import complete_records
 from mask2former.structures import LabelSet
 from mask2former.utils.errors import UserError
@@ -20,13 +19,13 @@ logger = logging.getLogger(__name__)
 def register_datasets(cfg) -> None:
     """Register the published data sets below $DETECTRON2_DATASETS (else ./datasets) and those of DATASETS.CUSTOM.
 
-    An entry that a `_BASE_` brought and no data set of TRAIN or TEST comes from may lack its folder.
+    An entry that a `_BASE_` brought and no data set of TRAIN or TEST comes from may lack its files.
     """
     register_builtin(os.environ.get("DETECTRON2_DATASETS", "datasets"))
     used = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}
     for name, entry in cfg.DATASETS.CUSTOM.items():
-        if is_declared(name, entry, used) or Path(str(entry.get("ROOT"))).expanduser().is_dir():
-            register_custom(name, entry)
+        register = register_custom if is_declared(name, entry, used) else register_unused
+        register(name, entry)
 
 
 def infer_num_classes(cfg) -> None:

@@ -93,7 +93,7 @@ def check_unique_ids(path: str, kind: str, entries: Sequence[dict]) -> None:
     """Raise UserError unless the entries ("image", "category" or "annotation") of the file have ids that differ."""
     ids = [entry.get("id") for entry in entries]
     if unusable := [i for i in ids if not isinstance(i, Hashable)]:
-        raise UserError(f"{path}: the id of a {kind} is {unusable[0]!r}; expected a number or text.")
+        raise UserError(f"{path}: an id of {kind} entries is {unusable[0]!r}; expected a number or text.")
     if len(set(ids)) == len(ids) and None not in ids:
         return
     if None in ids:

@@ -11,7 +11,13 @@ from pathlib import Path
 from mask2former.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from mask2former.data.datasets.coco import IMAGES_REMEDY, image_record, load_coco_json
 from mask2former.data.datasets.coco_checks import Listing, check_files, crowd_flag
-from mask2former.data.datasets.coco_json import CocoFile, check_unique_ids, collector_paused, is_list_of_objects, read_coco
+from mask2former.data.datasets.coco_json import (
+    CocoFile,
+    check_unique_ids,
+    collector_paused,
+    is_list_of_objects,
+    read_coco,
+)
 from mask2former.data.datasets.coco_labels import contiguous_ids
 from mask2former.data.datasets.folder import SemSegFolder
 from mask2former.utils.errors import UserError
@@ -198,8 +204,8 @@ def annotated_images(coco: CocoFile) -> list[tuple[dict, dict]]:
             if not isinstance(annotation.get("file_name"), str) or not is_list_of_objects(segments):
                 raise UserError(
                     f"{coco.path}: the annotation of image {image['id']!r} has {sorted(annotation)}; a panoptic file "
-                    "has file_name (a PNG) and segments_info (a list of objects) there. A file of instances is declared as such: TYPE "
-                    "coco_instances under DATASETS.CUSTOM, or register_coco_instances."
+                    "has file_name (a PNG) and segments_info (a list of objects) there. A file of instances is "
+                    "declared as such: TYPE coco_instances under DATASETS.CUSTOM, or register_coco_instances."
                 )
             pairs.append((image, annotation))
     return pairs

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mask2former.data.catalog import register_anew
 from mask2former.data.datasets.custom_coco import register_instances, register_panoptic
 from mask2former.data.datasets.custom_folder import SPLITS, register_folders
 from mask2former.utils.errors import UserError
@@ -64,11 +65,36 @@ def register_custom(name: str, entry: Mapping) -> None:
     kind.register(name, root, entry)
 
 
+@dataclass(frozen=True)
+class Refused:
+    """Source of records that only says why there are none."""
+
+    reason: str
+
+    def __call__(self) -> list[dict]:
+        raise UserError(self.reason)
+
+
+def register_unused(name: str, entry: Mapping) -> None:
+    """As `register_custom`, for an entry that a recipe brings along and does not use, and whose files may be absent.
+
+    What is wrong with it is said when one of its data sets is asked for.
+    """
+    try:
+        register_custom(name, entry)
+    except UserError as error:
+        for full_name in _names(name, entry):
+            register_anew(full_name, Refused(str(error)), {})
+
+
 def is_declared(name: str, entry: Mapping, used: Iterable[str]) -> bool:
     """Whether one of the data sets `used` comes from the entry `name`."""
+    return not _names(name, entry).isdisjoint(used)
+
+
+def _names(name: str, entry: Mapping) -> set[str]:
     splits = entry.get("SPLITS") if isinstance(entry, Mapping) else None
-    names = {f"{name}_{split}" for split in (splits if isinstance(splits, Mapping) else SPLITS)}
-    return not names.isdisjoint(used)
+    return {f"{name}_{split}" for split in (splits if isinstance(splits, Mapping) else SPLITS)}
 
 
 def _type_of(name: str, entry: Mapping) -> CustomType:

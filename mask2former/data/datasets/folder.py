@@ -42,19 +42,28 @@ def load_sem_seg(
     Raises:
         UserError: a folder is missing or empty, two files have one stem, or files are without partner.
     """
-    images = _by_stem(Path(image_root), image_ext, "image")
-    masks = _by_stem(Path(gt_root), gt_ext, "mask")
-    lonely = [f"image {images[s]} (no mask in {gt_root})" for s in sorted(images.keys() - masks.keys())]
-    lonely += [f"mask {masks[s]} (no image in {image_root})" for s in sorted(masks.keys() - images.keys())]
+    records, lonely = pair_files(gt_root, image_root, gt_ext, image_ext)
     if lonely:
         raise UserError(
             f"Each image needs a mask of the same stem, and each mask an image; without partner ({len(lonely)}): "
             f"{some(lonely)}. Add the missing files or move these away."
         )
-    return [
+    return records
+
+
+def pair_files(
+    gt_root: str | Path, image_root: str | Path, gt_ext: str, image_ext: str
+) -> tuple[list[dict], list[str]]:
+    """As `load_sem_seg`; files without partner are not refused but described, the second result."""
+    images = _by_stem(Path(image_root), image_ext, "image")
+    masks = _by_stem(Path(gt_root), gt_ext, "mask")
+    lonely = [f"image {images[s]} (no mask in {gt_root})" for s in sorted(images.keys() - masks.keys())]
+    lonely += [f"mask {masks[s]} (no image in {image_root})" for s in sorted(masks.keys() - images.keys())]
+    records = [
         {"file_name": str(images[stem]), "sem_seg_file_name": str(masks[stem]), "image_id": stem}
-        for stem in sorted(images)
+        for stem in sorted(images.keys() & masks.keys())
     ]
+    return records, lonely
 
 
 def _by_stem(root: Path, ext: str, kind: str) -> dict[str, Path]:

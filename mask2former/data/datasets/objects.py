@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from mask2former.data.datasets.coco_checks import crowd_flag, measures_problem, segmentation_problem
+from mask2former.data.datasets.coco_checks import crowd_flag, measures_problem, rle_size, segmentation_problem
 from mask2former.utils.errors import UserError
 
 XYXY_ABS, XYWH_ABS = 0, 1  # detectron2's BoxMode: two corners, or corner and size, in pixels
@@ -36,9 +36,12 @@ def completed(annotation: Mapping, size: tuple[int, int], file_name: str) -> dic
         return None
     if isinstance(segmentation, (list, tuple)) and not isinstance(segmentation[0], list):
         annotation = {**annotation, "segmentation": [_as_list(polygon) for polygon in segmentation]}
+    ours = annotation.get("bbox_mode") is XYWH_ABS and _COMPLETE <= annotation.keys()  # by one of our own readers
+    if ours and isinstance(segmentation, Mapping) and rle_size(segmentation) == tuple(size):
+        return annotation  # its counts were looked at when they were read: 40 microseconds for each of 270,000 objects
     check_segmentation(annotation, size, file_name)
-    if annotation.get("bbox_mode") is XYWH_ABS and _COMPLETE <= annotation.keys():
-        return annotation  # by one of our own readers
+    if ours:
+        return annotation
     bbox, mode = annotation.get("bbox"), int(annotation.get("bbox_mode", XYWH_ABS))
     if mode not in (XYXY_ABS, XYWH_ABS):
         raise UserError(

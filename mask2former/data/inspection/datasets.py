@@ -50,6 +50,8 @@ class Inspection:
         for paths in self.images_of.values():
             if len(set(paths)) > 1:
                 self.findings.append(Finding("repeated image", paths[0], f"is the same file as {paths[1]}"))
+        if not self.records and not any(finding.is_error for finding in self.findings):
+            self.findings.append(Finding("data set", self.name, "has no images with ground truth"))
         kind = next(iter(self._counts), None)  # the kind of ground truth that says most
         if kind and self._counts[kind].any():
             names = self.classes.names[kind]
@@ -69,6 +71,11 @@ class Inspection:
                 for name, share, (images, _, objects) in zip(self.classes.names[kind], shares, table, strict=True)
             ]
         return tables
+
+    @property
+    def is_unlabelled(self) -> bool:
+        """Whether no image has anything to learn."""
+        return not any(table.any() for table in self._counts.values())
 
     def kinds(self) -> dict[str, list[Finding]]:
         """The findings by their kind, errors first, the most frequent first."""

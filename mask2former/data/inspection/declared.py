@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from mask2former.data.catalog import metadata_of, register_anew
 from mask2former.data.datasets.coco_json import read_json
 from mask2former.data.datasets.coco_labels import labels_of_categories
-from mask2former.data.datasets.custom import register_custom
+from mask2former.data.datasets.custom import Refused, register_custom
 from mask2former.data.inspection.findings import Finding
 from mask2former.utils.errors import UserError
-
-
-@dataclass(frozen=True)
-class _Refused:
-    """Source of records that only says why there are none."""
-
-    reason: str
-
-    def __call__(self) -> list[dict]:
-        raise UserError(self.reason)
 
 
 def register_declared(entries: Mapping[str, Mapping]) -> list[Finding]:
@@ -53,4 +42,4 @@ def _register_refused(name: str, entry: Mapping, reason: str) -> None:
         fields["panoptic_json" if panoptic else "json_file"] = paths["ANNOTATIONS"]
         if panoptic:
             fields["panoptic_root"] = paths.get("PANOPTIC", "")
-        register_anew(f"{name}_{split}", _Refused(reason), {**metadata_of(labels), **fields})
+        register_anew(f"{name}_{split}", Refused(reason), {**metadata_of(labels), **fields})
