@@ -32,6 +32,22 @@ def _without_wrapper(name: str) -> str:
     return name.removeprefix("module.")
 
 
+# names in checkpoints published before the release of Mask2Former -> ours
+_OLDER = [
+    (re.compile(r"^(.*\.)?static_query\."), r"\1query_feat."),
+    (re.compile(r"^sem_seg_head\.(?!predictor\.|pixel_decoder\.)"), "sem_seg_head.pixel_decoder."),
+]
+
+
+def _from_older(name: str, model_names: set[str]) -> str:
+    """Renamed where the model has the new name only: a name that it knows stays."""
+    for pattern, ours in _OLDER:
+        renamed = pattern.sub(ours, name)
+        if name not in model_names and renamed in model_names:
+            return renamed
+    return name
+
+
 # what a file of that kind has -> how its names become ours, and what the report says
 _STYLES: list[tuple[Callable[[set[str]], bool], Callable[[str], str], str]] = [
     (
@@ -61,6 +77,10 @@ def convert_names(weights: dict, model_names: set[str]) -> tuple[dict, tuple[str
     if weights and all(name.startswith("module.") for name in weights):
         weights = {_without_wrapper(name): value for name, value in weights.items()}
         notes += ("prefix 'module.' of a distributed wrapper removed",)
+    older = {_from_older(name, model_names): value for name, value in weights.items()}
+    if len(older) == len(weights) and set(older) != set(weights):
+        notes += (f"{len(set(weights) - set(older))} names of an older release read as today's",)
+        weights = older
     if sum(name in model_names for name in weights) > len(weights) / 2:
         return weights, notes
     names = set(weights)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mask2former.checkpoint.pickles import read_plain_pickle
+from mask2former.checkpoint.zoo import ZOO_PREFIX, zoo_path
 from mask2former.utils.errors import UserError
 from mask2former.utils.io import local_path
 
@@ -22,7 +23,7 @@ def load_checkpoint_file(path_or_url: str, key: str = "MODEL.WEIGHTS") -> dict:
     """Read a checkpoint of ours, a PyTorch file of weights, or a detectron2 `.pkl`.
 
     Args:
-        path_or_url: a path, an http(s) address or a detectron2:// one.
+        path_or_url: a path, an http(s) address, a detectron2:// one, or a short name of the zoo, zoo://...
         key: the key or flag that named the file, for messages.
 
     Returns:
@@ -31,7 +32,8 @@ def load_checkpoint_file(path_or_url: str, key: str = "MODEL.WEIGHTS") -> dict:
     Raises:
         UserError: missing, of another kind, cut off, with code inside, or without weights.
     """
-    path = local_path(path_or_url, key)
+    is_short_name = path_or_url.startswith(ZOO_PREFIX)
+    path = zoo_path(path_or_url, key) if is_short_name else local_path(path_or_url, key)
     with open(path, "rb") as file:
         start = file.read(len(_LEGACY_TORCH_START))
         file.seek(0)

@@ -9,27 +9,30 @@ from torch import nn
 
 from mask2former.checkpoint.convert import convert_names
 from mask2former.checkpoint.files import load_checkpoint_file
-from mask2former.checkpoint.report import LoadReport, Reshaped
+from mask2former.checkpoint.report import Adapted, LoadReport, Reshaped, some_of
+from mask2former.checkpoint.surgery import adapt, class_change, is_class_head
+from mask2former.structures import LabelSet
 from mask2former.utils.errors import UserError
-
-# tensors whose shape follows the number of classes
-_CLASS_HEADS = ("class_embed.weight", "class_embed.bias", "empty_weight")
 
 # below these shares of common tensors a file is taken for another architecture's
 _LEAST_OVERALL = 0.5  # of the model's or the file's names, whichever are fewer: backbone-only files are welcome
 _LEAST_BACKBONE = 0.75  # of the model's and of the file's backbone: half of a deeper ResNet is no ResNet
 
 
-def load_weights(model: nn.Module, path_or_url: str, key: str = "MODEL.WEIGHTS") -> LoadReport:
-    """Copy the tensors of a file into a model.
+def load_weights(
+    model: nn.Module, path_or_url: str, key: str = "MODEL.WEIGHTS", labels: LabelSet | None = None
+) -> LoadReport:
+    """Copy the tensors of a file into a model, which need not have the same queries, classes or windows.
 
-    Names are converted from torchvision's and detectron2's where needed (`convert.py`). Tensors of another shape keep
-    the model's values, and the report names them: a class head made for another number of classes is one of those.
+    Names are converted from other programs' where needed (`convert.py`), tensors are resized where that has a meaning
+    (`surgery.py`). What still has another shape keeps the model's values. The report names all of these.
 
     Args:
         model: not wrapped in DistributedDataParallel.
         path_or_url: anything `load_checkpoint_file` reads.
         key: the key or flag that named the file, for messages.
+        labels: the model's classes: those that the file knows by the same name keep their rows of the class head.
+            None, or a file without names: rows are copied as they stand where their number agrees.
 
     Returns:
         What became of each tensor.
@@ -37,21 +40,39 @@ def load_weights(model: nn.Module, path_or_url: str, key: str = "MODEL.WEIGHTS")
     Raises:
         UserError: the file cannot be read, or is of another architecture; the model is then as it was.
     """
-    return apply_weights(model, load_checkpoint_file(path_or_url, key)["model"], path_or_url, key)
+    contents, own = load_checkpoint_file(path_or_url, key), model.state_dict()
+    weights, notes = convert_names(contents["model"], set(own))
+    change = class_change(contents, None if labels is None else labels.names)
+    weights, adapted = adapt(weights, own, change)
+    if any(is_class_head(one.name, own) for one in adapted):
+        notes += (str(change),)
+    return _apply(model, weights, compare(model, weights, path_or_url, notes, adapted), key)
 
 
 def apply_weights(
     model: nn.Module, weights: dict[str, torch.Tensor], source: str, key: str = "MODEL.WEIGHTS"
 ) -> LoadReport:
-    """As `load_weights`, from tensors that were read already; `source` names their file."""
+    """Copy tensors that were read already into a model of the same queries and classes; `source` names their file.
+
+    As `load_weights`, without resizing: what a model predicts with is not made up.
+    """
     weights, notes = convert_names(weights, set(model.state_dict()))
-    report = compare(model, weights, source, notes)
+    return _apply(model, weights, compare(model, weights, source, notes), key)
+
+
+def _apply(model: nn.Module, weights: dict[str, torch.Tensor], report: LoadReport, key: str) -> LoadReport:
     _check_architecture(model, weights, report, key)
     copy_tensors(model, weights, report.matched)
     return report
 
 
-def compare(model: nn.Module, weights: dict[str, torch.Tensor], source: str, notes: tuple[str, ...] = ()) -> LoadReport:
+def compare(
+    model: nn.Module,
+    weights: dict[str, torch.Tensor],
+    source: str,
+    notes: tuple[str, ...] = (),
+    adapted: tuple[Adapted, ...] = (),
+) -> LoadReport:
     """What `copy_tensors` would do; the model is not touched."""
     own = model.state_dict()
     both = [name for name in own if name in weights]
@@ -61,11 +82,12 @@ def compare(model: nn.Module, weights: dict[str, torch.Tensor], source: str, not
         missing=tuple(_weights_of(name for name in own if name not in weights)),
         unexpected=tuple(_weights_of(name for name in weights if name not in own)),
         reshaped=tuple(
-            Reshaped(name, tuple(weights[name].shape), tuple(own[name].shape), name.endswith(_CLASS_HEADS))
+            Reshaped(name, tuple(weights[name].shape), tuple(own[name].shape), is_class_head(name, own))
             for name in both
             if own[name].shape != weights[name].shape
         ),
         notes=notes,
+        adapted=adapted,
     )
 
 
@@ -93,15 +115,10 @@ def _check_architecture(model: nn.Module, weights: dict[str, torch.Tensor], repo
     lines = [
         f"{report.source} is a checkpoint of another architecture: {len(common)} of its {len(theirs)} tensors fit this "
         f"model, which has {len(ours)}.",
-        f"  only in the file: {_some(report.unexpected)}",
-        f"  only in the model: {_some(report.missing)}",
+        f"  only in the file: {some_of(report.unexpected)}",
+        f"  only in the model: {some_of(report.missing)}",
     ]
     if report.reshaped:
-        lines.append(f"  of another shape: {_some([str(r) for r in report.reshaped])}")
+        lines.append(f"  of another shape: {some_of([str(r) for r in report.reshaped])}")
     lines.append(f"Nothing was loaded. Use the recipe that the file was made with, or correct {key}.")
     raise UserError("\n".join(lines))
-
-
-def _some(names: Iterable[str], limit: int = 4) -> str:
-    names = list(names)
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "") or "none"

@@ -25,15 +25,32 @@ class Reshaped:
 
 
 @dataclass(frozen=True)
+class Adapted:
+    """A tensor that was changed to suit the model before it was copied; `how` in words."""
+
+    name: str
+    in_file: Shape
+    in_model: Shape
+    how: str
+
+    def __str__(self) -> str:
+        shapes = f"{list(self.in_file)} in the file"
+        if self.in_file != self.in_model:
+            shapes += f", {list(self.in_model)} in the model"
+        return f"{self.name}: {shapes}; {self.how}"
+
+
+@dataclass(frozen=True)
 class LoadReport:
     """Tensors by name, as the model calls them; those in `unexpected` as the file does.
 
     source      the file
-    matched     copied into the model
+    matched     copied into the model, the adapted ones included
     missing     in the model only: kept as they were
     unexpected  in the file only: not used
     reshaped    in both, with different shapes: kept as they were
     notes       renaming and other remarks
+    adapted     resized, or their rows put in the model's order, before they were copied
 
     BatchNorm's `num_batches_tracked` counters are copied where both have them and not mentioned otherwise.
     """
@@ -44,9 +61,13 @@ class LoadReport:
     unexpected: tuple[str, ...]
     reshaped: tuple[Reshaped, ...]
     notes: tuple[str, ...] = ()
+    adapted: tuple[Adapted, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{self.source}: {len(self.matched)} tensors loaded", *(f"  {note}" for note in self.notes)]
+        if self.adapted:
+            lines.append("  changed to suit the model:")
+            lines += [f"    {line}" for line in _alike(self.adapted)]
         heads = [r for r in self.reshaped if r.class_head]
         others = [r for r in self.reshaped if not r.class_head]
         if heads:
@@ -63,6 +84,20 @@ class LoadReport:
             lines.append(f"  in the file but not in the model ({len(self.unexpected)}):")
             lines += [f"    {line}" for line in summarize(self.unexpected, others=known)]
         return "\n".join(lines)
+
+
+def _alike(adapted: Iterable[Adapted]) -> list[str]:
+    """A line for each kind of change of tensors called alike: the first of them, and how many more."""
+    kinds: dict[tuple[str, str], list[Adapted]] = {}
+    for one in adapted:
+        kinds.setdefault((".".join(one.name.split(".")[-2:]), one.how), []).append(one)
+    return [f"{same[0]}" + (f" (and {len(same) - 1} more)" if same[1:] else "") for same in kinds.values()]
+
+
+def some_of(names: Iterable[str], limit: int = 4) -> str:
+    """The first names, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "") or "none"
 
 
 def summarize(names: Iterable[str], others: Iterable[str]) -> list[str]:

@@ -59,7 +59,7 @@ def do_train(cfg: CfgNode, resume: bool = False) -> Results:
     checkpointer = Checkpointer(cfg.OUTPUT_DIR)
     state = checkpointer.load_last() if resume else None
     if state is None:
-        _load_initial_weights(cfg, model)
+        _load_initial_weights(cfg, model, labels)
     trainer = Trainer(
         model,
         loader,
@@ -264,11 +264,11 @@ def _inference_folder(cfg: CfgNode, name: str, kind: str = "inference") -> Path:
     return folder / name if len(cfg.DATASETS.TEST) > 1 else folder
 
 
-def _load_initial_weights(cfg: CfgNode, model: nn.Module) -> None:
+def _load_initial_weights(cfg: CfgNode, model: nn.Module, labels: LabelSet) -> None:
     """MODEL.WEIGHTS, else for a timm backbone MODEL.TIMM.WEIGHTS; random values stay where neither is given."""
     timm = cfg.MODEL.TIMM.WEIGHTS if cfg.MODEL.BACKBONE.NAME.startswith("timm/") else ""
     if cfg.MODEL.WEIGHTS:
-        logger.info("%s", load_weights(model, cfg.MODEL.WEIGHTS))
+        logger.info("%s", load_weights(model, cfg.MODEL.WEIGHTS, labels=labels))
         if timm:
             logger.info("MODEL.TIMM.WEIGHTS is left aside: MODEL.WEIGHTS is given")
     elif timm:

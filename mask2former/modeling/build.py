@@ -94,6 +94,12 @@ def build_semantic_segmentor(cfg: CfgNode, labels: LabelSet | None) -> SemanticS
             "MODEL.META_ARCHITECTURE SemanticSegmentor classifies pixels, but MODEL.SEM_SEG_HEAD.NAME is "
             f"MaskFormerHead: set it to one of {sorted(PER_PIXEL_HEADS)}, or META_ARCHITECTURE to MaskFormer."
         )
+    test = cfg.MODEL.MASK_FORMER.TEST
+    if test.PANOPTIC_ON or test.INSTANCE_ON or not test.SEMANTIC_ON:
+        raise UserError(
+            "MODEL.META_ARCHITECTURE SemanticSegmentor gives semantic results alone: in MODEL.MASK_FORMER.TEST set "
+            "SEMANTIC_ON to True, PANOPTIC_ON and INSTANCE_ON to False."
+        )
     backbone = build_backbone(cfg)
     return SemanticSegmentor(
         backbone=backbone,

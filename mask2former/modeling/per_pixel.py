@@ -16,6 +16,7 @@ from mask2former.modeling.image_model import ImageModel
 from mask2former.modeling.layers.conv import init_msra
 from mask2former.modeling.postprocess import Geometry
 from mask2former.utils import comm
+from mask2former.utils.errors import UserError
 
 # L layers, B batch, K classes, h w map size at the head's stride, H W size of the padded images
 
@@ -75,6 +76,11 @@ class SemanticSegmentor(ImageModel):
     def forward(self, batched_inputs: list[dict]) -> list[dict] | dict[str, Tensor]:
         if not self.training:
             return self.postprocess(self.predict_raw(batched_inputs), batched_inputs)
+        if any("sem_seg" not in x for x in batched_inputs):
+            raise UserError(
+                "SemanticSegmentor learns from semantic maps, but INPUT.DATASET_MAPPER_NAME gives none: set it to "
+                "mask_former_semantic."
+            )
         logits = self._predict(batched_inputs, self.deep_supervision)
         labels = self._labels([x["sem_seg"] for x in batched_inputs], self._full_size(logits))
         count = comm.mean((labels != self.ignore_label).sum().to(torch.float32)).clamp(min=1)

@@ -16,7 +16,7 @@ from mask2former.modeling import build_model
 from mask2former.solver import build_clipper, build_lr_scheduler, build_optimizer
 from mask2former.structures import builtin_labels
 
-# keys that wait for a later version: clips, MaskFormer's own decoders and heads
+# keys that wait for a later version: clips, DeepLab's heads
 WAITING = re.compile(
     r"INPUT\.(SAMPLING_FRAME_|AUGMENTATIONS$)"
     r"|MODEL\.SEM_SEG_HEAD\.(LOSS_TYPE|PROJECT_|ASPP_|USE_DEPTHWISE)"

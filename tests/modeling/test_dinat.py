@@ -131,7 +131,7 @@ def test_bad_settings_are_answered():
         dinat(kernel_size=4)
     with pytest.raises(UserError, match=r"NUM_HEADS is \[3, 2, 4, 8\].*divisors"):
         dinat(num_heads=(3, 2, 4, 8))
-    with pytest.raises(UserError, match="one per level"):
+    with pytest.raises(UserError, match="one per stage"):
         dinat(depths=(1, 1))
     with pytest.raises(UserError, match="OUT_FEATURES is"):
         dinat(out_features=("res1",))

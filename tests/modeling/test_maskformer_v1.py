@@ -27,6 +27,8 @@ PER_PIXEL = {
     "MODEL.SEM_SEG_HEAD.NAME": "PerPixelBaselineHead",
     "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT": 2.0,
     "MODEL.MASK_FORMER.DEC_LAYERS": 3,
+    "MODEL.MASK_FORMER.TEST.PANOPTIC_ON": False,
+    "MODEL.MASK_FORMER.TEST.INSTANCE_ON": False,
 }
 PLUS = {**PER_PIXEL, "MODEL.SEM_SEG_HEAD.NAME": "PerPixelBaselinePlusHead", "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 5}
 
@@ -136,6 +138,11 @@ def test_odd_sizes_and_unlabelled_images_train(build, make_inputs):
     assert loss == 0
 
 
+def test_inputs_without_semantic_maps_are_refused(build, make_inputs):
+    with pytest.raises(UserError, match="DATASET_MAPPER_NAME"):
+        build(PER_PIXEL)(make_inputs())
+
+
 @pytest.mark.parametrize(
     ("keys", "more", "message"),
     [
@@ -150,6 +157,8 @@ def test_odd_sizes_and_unlabelled_images_train(build, make_inputs):
         (MASKFORMER, {"MODEL.MASK_FORMER.TRAIN_NUM_POINTS": -1}, "0 for all pixels"),
         (MASKFORMER, {"MODEL.SEM_SEG_HEAD.NAME": "PerPixelBaselineHead"}, "SemanticSegmentor"),
         (PER_PIXEL, {"MODEL.SEM_SEG_HEAD.NAME": "MaskFormerHead"}, "PerPixelBaselineHead"),
+        (PER_PIXEL, {"MODEL.MASK_FORMER.TEST.PANOPTIC_ON": True}, "semantic results alone"),
+        (PER_PIXEL, {"MODEL.MASK_FORMER.TEST.SEMANTIC_ON": False}, "semantic results alone"),
         (PLUS, {"MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 8}, "NUM_CLASSES, 5"),
     ],
 )

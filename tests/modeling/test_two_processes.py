@@ -18,6 +18,8 @@ MODELS = {
         "MODEL.META_ARCHITECTURE": "SemanticSegmentor",
         "MODEL.SEM_SEG_HEAD.NAME": "PerPixelBaselineHead",
         "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": "BasePixelDecoder",
+        "MODEL.MASK_FORMER.TEST.PANOPTIC_ON": False,
+        "MODEL.MASK_FORMER.TEST.INSTANCE_ON": False,
     },
 }
 

@@ -14,12 +14,11 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from mask2former.modeling.backbone.shape import ShapeSpec
+from mask2former.modeling.backbone.stages import STAGES, check_stages, init_linear
 from mask2former.ops import neighborhood_attention_2d
 from mask2former.utils.errors import UserError
 
 # B batch, C channels, H W size of a map in tokens, h w size of the image, N heads, D channels of a head
-
-STAGES = ("res2", "res3", "res4", "res5")
 
 
 class NeighborhoodAttention(nn.Module):
@@ -171,7 +170,7 @@ class DiNAT(nn.Module):
     ):
         super().__init__()
         dilations = dilations or [[1] * depth for depth in depths]
-        _check(channels, depths, num_heads, out_features)
+        check_stages("DINAT", channels, depths, num_heads, out_features)
         _check_neighbourhoods(depths, kernel_size, dilations)
         self.patch_embed = Tokenizer(in_channels, channels)
         self.pos_drop = nn.Dropout(drop)
@@ -198,7 +197,7 @@ class DiNAT(nn.Module):
             if name in out_features:
                 self.add_module(f"norm{index}", nn.LayerNorm(channels * 2**index))
                 self._shapes[name] = ShapeSpec(channels * 2**index, 4 * 2**index)
-        self.apply(_init)
+        self.apply(init_linear)
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         return dict(self._shapes)
@@ -213,30 +212,6 @@ class DiNAT(nn.Module):
             if level.downsample is not None:
                 x = level.downsample(x)
         return maps
-
-
-def _init(module: nn.Module) -> None:
-    """The initial weights of the classification training; convolutions keep torch's."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def _check(channels: int, depths: Sequence[int], num_heads: Sequence[int], out_features: Sequence[str]) -> None:
-    if len(depths) != len(STAGES) or len(num_heads) != len(STAGES):
-        raise UserError(
-            f"MODEL.DINAT.DEPTHS is {list(depths)} and NUM_HEADS is {list(num_heads)}: expected {len(STAGES)} values "
-            "each, one per level."
-        )
-    if any(channels * 2**i % heads for i, heads in enumerate(num_heads)):
-        raise UserError(
-            f"MODEL.DINAT.NUM_HEADS is {list(num_heads)}, but the levels have {[channels * 2**i for i in range(4)]} "
-            "channels (EMBED_DIM, doubled with every level): expected divisors of them."
-        )
-    unknown = [f for f in out_features if f not in STAGES]
-    if unknown or not out_features:
-        raise UserError(f"MODEL.DINAT.OUT_FEATURES is {list(out_features)}: expected a choice of {list(STAGES)}.")
 
 
 def _check_neighbourhoods(depths: Sequence[int], kernel_size: int, dilations: Sequence[Sequence[int]]) -> None:

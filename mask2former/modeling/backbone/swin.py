@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mask2former.modeling.backbone.shape import ShapeSpec
+from mask2former.modeling.backbone.stages import STAGES, check_stages, init_linear
 from mask2former.utils.errors import UserError
 
 # B batch, C channels, H W size of a map in tokens; Y X windows down and across, N tokens of a window, G heads,
 # D channels of a head
-
-STAGES = ("res2", "res3", "res4", "res5")
 
 # Added to the logits of token pairs that are no neighbours; the published value, -inf in effect.
 _APART = -100.0
@@ -238,7 +237,9 @@ class SwinTransformer(nn.Module):
         use_checkpoint: bool = False,
     ):
         super().__init__()
-        _check(channels, depths, num_heads, window, out_features)
+        check_stages("SWIN", channels, depths, num_heads, out_features)
+        if window < 1:
+            raise UserError(f"MODEL.SWIN.WINDOW_SIZE is {window}: expected at least 1.")
         self.patch_embed = PatchEmbed(patch, in_channels, channels, norm=patch_norm)
         self.absolute_pos_embed = None if pretrain_size is None else _positions(channels, pretrain_size // patch)
         self.pos_drop = nn.Dropout(drop)
@@ -264,7 +265,7 @@ class SwinTransformer(nn.Module):
             if name in out_features:
                 self.add_module(f"norm{index}", nn.LayerNorm(channels * 2**index))
                 self._shapes[name] = ShapeSpec(channels * 2**index, patch * 2**index)
-        self.apply(_init)
+        self.apply(init_linear)
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         return dict(self._shapes)
@@ -293,31 +294,3 @@ def _positions(channels: int, edge: int) -> nn.Parameter:
 def _linear(end: float, count: int) -> list[float]:
     """``count`` values from 0 to ``end``."""
     return [end * i / max(count - 1, 1) for i in range(count)]
-
-
-def _init(module: nn.Module) -> None:
-    """The initial weights of the classification training (as in DeiT)."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def _check(
-    channels: int, depths: Sequence[int], num_heads: Sequence[int], window: int, out_features: Sequence[str]
-) -> None:
-    if len(depths) != len(STAGES) or len(num_heads) != len(STAGES):
-        raise UserError(
-            f"MODEL.SWIN.DEPTHS is {list(depths)} and NUM_HEADS is {list(num_heads)}: expected {len(STAGES)} values "
-            "each, one per stage."
-        )
-    if any(channels * 2**i % heads for i, heads in enumerate(num_heads)):
-        raise UserError(
-            f"MODEL.SWIN.NUM_HEADS is {list(num_heads)}, but the stages have {[channels * 2**i for i in range(4)]} "
-            "channels (EMBED_DIM, doubled with every stage): expected divisors of them."
-        )
-    if window < 1:
-        raise UserError(f"MODEL.SWIN.WINDOW_SIZE is {window}: expected at least 1.")
-    unknown = [f for f in out_features if f not in STAGES]
-    if unknown or not out_features:
-        raise UserError(f"MODEL.SWIN.OUT_FEATURES is {list(out_features)}: expected a choice of {list(STAGES)}.")

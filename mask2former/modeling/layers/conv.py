@@ -86,6 +86,24 @@ def _zero_bias(layer: nn.Conv2d) -> nn.Conv2d:
     return layer
 
 
+def conv_norm(
+    in_channels: int, channels: int, kernel: int, *, norm: str, activation: Callable[[Tensor], Tensor] | None
+) -> Conv2d:
+    """A convolution that keeps the size, with the norm a recipe names, or else a bias."""
+    built = build_norm(norm, channels)
+    return init_xavier(
+        Conv2d(
+            in_channels,
+            channels,
+            kernel,
+            padding=kernel // 2,
+            bias=built is None,
+            norm=built,
+            activation=activation,
+        )
+    )
+
+
 def freeze(module: nn.Module) -> nn.Module:
     """Stop training of a module: no gradients, and its batch norms become fixed affine maps."""
     for parameter in module.parameters():

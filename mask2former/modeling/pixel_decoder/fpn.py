@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mask2former.modeling.backbone.shape import ShapeSpec
-from mask2former.modeling.layers.conv import Conv2d, build_norm, init_xavier
+from mask2former.modeling.layers.conv import conv_norm, init_xavier
 from mask2former.modeling.layers.detr import Transformer
 from mask2former.modeling.layers.position_encoding import sine_position_encoding
 
@@ -30,31 +30,20 @@ class BasePixelDecoder(nn.Module):
         super().__init__()
         self.in_features = sorted(inputs, key=lambda name: inputs[name].stride)  # finest first
         self.channels, self.mask_channels = channels, mask_channels
-        self._norm = norm
+        smooth = {"norm": norm, "activation": F.relu}
         *finer, coarsest = self.in_features
         for number, name in enumerate(finer, 1):  # published names count from the finest map
-            self.add_module(f"adapter_{number}", self._conv(inputs[name].channels, 1, None))
-            self.add_module(f"layer_{number}", self._conv(channels, 3, F.relu))
-        self.add_module(f"layer_{len(inputs)}", self._conv(self._coarsest_channels(inputs[coarsest]), 3, F.relu))
+            self.add_module(
+                f"adapter_{number}", conv_norm(inputs[name].channels, channels, 1, norm=norm, activation=None)
+            )
+            self.add_module(f"layer_{number}", conv_norm(channels, channels, 3, **smooth))
+        first = self._coarsest_channels(inputs[coarsest])
+        self.add_module(f"layer_{len(inputs)}", conv_norm(first, channels, 3, **smooth))
         self.mask_features = init_xavier(nn.Conv2d(channels, mask_channels, 3, padding=1))
 
     def _coarsest_channels(self, coarsest: ShapeSpec) -> int:
         """Channels of the map that the first 3x3 convolution takes."""
         return coarsest.channels
-
-    def _conv(self, in_channels: int, kernel: int, activation) -> Conv2d:
-        norm = build_norm(self._norm, self.channels)
-        return init_xavier(
-            Conv2d(
-                in_channels,
-                self.channels,
-                kernel,
-                padding=kernel // 2,
-                bias=norm is None,
-                norm=norm,
-                activation=activation,
-            )
-        )
 
     def forward(self, maps: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         return self._fuse(maps, maps[self.in_features[-1]]), []

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mask2former.modeling.backbone.shape import ShapeSpec
-from mask2former.modeling.layers.conv import Conv2d, build_norm, init_xavier
+from mask2former.modeling.layers.conv import build_norm, conv_norm, init_xavier
 from mask2former.modeling.layers.position_encoding import sine_position_encoding
 from mask2former.ops import ms_deform_attn
 from mask2former.utils.errors import UserError
@@ -168,8 +168,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
         self.transformer = _Transformer(layers, levels, channels)
         self.mask_features = init_xavier(nn.Conv2d(channels, mask_channels, 1))
         for name in self.lateral_in:
-            lateral = self._conv(inputs[name].channels, 1, norm, None)
-            smooth = self._conv(channels, 3, norm, F.relu)
+            lateral = conv_norm(inputs[name].channels, channels, 1, norm=norm, activation=None)
+            smooth = conv_norm(channels, channels, 3, norm=norm, activation=F.relu)
             number = ordered.index(name) + 1  # published names count from the finest map
             self.add_module(f"adapter_{number}", lateral)
             self.add_module(f"layer_{number}", smooth)
@@ -199,20 +199,6 @@ class MSDeformAttnPixelDecoder(nn.Module):
             raise UserError(
                 f"MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS is {num_layers}: MSDeformAttnPixelDecoder needs at least 1."
             )
-
-    def _conv(self, in_channels: int, kernel: int, norm: str, activation) -> Conv2d:
-        built = build_norm(norm, self.channels)
-        return init_xavier(
-            Conv2d(
-                in_channels,
-                self.channels,
-                kernel,
-                padding=kernel // 2,
-                bias=built is None,
-                norm=built,
-                activation=activation,
-            )
-        )
 
     def forward(self, maps: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         projected = [proj(maps[name]) for proj, name in zip(self.input_proj, self.encoder_in)]
