@@ -108,9 +108,7 @@ def pq_stats(
     pixels = _pixels_by_pair(truth_ids, truth_segments, predicted_ids, predicted_segments)  # [1+N,1+P], 0 is void
     on_void, both = pixels[0, 1:], pixels[1:, 1:]
     true_area, predicted_area = pixels[1:].sum(1), pixels[:, 1:].sum(0)
-    if not predicted_area.all():
-        absent = [s["id"] for s, area in zip(predicted_segments, predicted_area, strict=True) if not area][:5]
-        raise ValueError(f"the predicted segments {absent} have no pixel in the map")
+    _check_visible(predicted_segments, predicted_area)
 
     union = true_area[:, None] + predicted_area - both - on_void
     same_class = true_class[:, None] == predicted_class
@@ -127,6 +125,13 @@ def pq_stats(
     stats.fn += np.bincount(true_class[missed], minlength=num_classes)
     stats.fp += np.bincount(predicted_class[false], minlength=num_classes)
     return stats
+
+
+def _check_visible(segments: Sequence[dict], areas: np.ndarray) -> None:
+    """Raise ValueError unless every predicted segment has pixels."""
+    if not areas.all():
+        absent = [s["id"] for s, area in zip(segments, areas, strict=True) if not area][:5]
+        raise ValueError(f"the predicted segments {absent} have no pixel in the map")
 
 
 def _classes(segments: Sequence[dict], num_classes: int, what: str) -> np.ndarray:

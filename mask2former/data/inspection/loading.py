@@ -70,11 +70,7 @@ def _instances(metadata: Metadata, root: Path) -> tuple[list[dict], list[Finding
     content = read_json(path)
     class_of = _numbering(metadata, content, ("thing",))
     records, findings = _images(path, content, root)
-    for annotation in content["annotations"]:
-        record = records.get(annotation.get("image_id"))
-        if record is None:
-            findings.append(_stray(path, annotation))
-            continue
+    for annotation, record in _with_records(path, content, records, findings):
         fields = {**annotation, "category_id": class_of(annotation.get("category_id"))}
         record.setdefault("annotations", []).append(fields)
     findings += _repeated(path, "annotation", content["annotations"])
@@ -86,11 +82,7 @@ def _panoptic(metadata: Metadata, root: Path) -> tuple[list[dict], list[Finding]
     content = read_json(path)
     class_of = _numbering(metadata, content, ("stuff", "thing"))
     records, findings = _images(path, content, root)
-    for annotation in content["annotations"]:
-        record = records.get(annotation.get("image_id"))
-        if record is None:
-            findings.append(_stray(path, annotation))
-            continue
+    for annotation, record in _with_records(path, content, records, findings):
         record["pan_seg_file_name"] = str(Path(metadata.panoptic_root, annotation["file_name"]))
         record["segments_info"] = [
             {**segment, "category_id": class_of(segment.get("category_id"))} for segment in annotation["segments_info"]
@@ -120,11 +112,18 @@ def _numbering(metadata: Metadata, content: Mapping, kinds: tuple[str, ...]) -> 
     return lambda own: known.get(own, f"id {own}") if isinstance(own, int) else f"id {own!r}"
 
 
-def _stray(path: str, annotation: Mapping) -> Finding:
-    what = annotation.get("id", annotation.get("file_name"))
-    return Finding(
-        "record", path, f"annotation {what!r} is of image {annotation.get('image_id')!r}, which is not there"
-    )
+def _with_records(
+    path: str, content: Mapping, records: Mapping[object, dict], findings: list[Finding]
+) -> Iterator[tuple[dict, dict]]:
+    """The annotations, each with the record of its image; those of unknown images are added to `findings`."""
+    for annotation in content["annotations"]:
+        image_id = annotation.get("image_id")
+        if image_id in records:
+            yield annotation, records[image_id]
+            continue
+        what = annotation.get("id", annotation.get("file_name"))
+        text = f"annotation {what!r} is of image {image_id!r}, which is not there"
+        findings.append(Finding("record", path, text))
 
 
 def _repeated(path: str, kind: str, entries: list[Mapping]) -> list[Finding]:
