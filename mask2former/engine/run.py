@@ -278,7 +278,8 @@ def _load_initial_weights(cfg: CfgNode, model: nn.Module, labels: LabelSet) -> N
 
 
 def _restore(trainer: Trainer, state: dict, labels: LabelSet, source: str) -> None:
-    difference = LabelSet.from_dict(state["labels"]).difference(labels) if "labels" in state else ""
+    trained = LabelSet.from_dict(state["labels"]) if "labels" in state else labels
+    difference = trained.difference(labels, called=("checkpoint", "data set"))
     if difference:
         raise UserError(
             f"{source} cannot be resumed: its classes are not those of DATASETS.TRAIN: {difference}. Start a new run "
