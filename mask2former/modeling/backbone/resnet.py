@@ -90,7 +90,7 @@ class BottleneckBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv3(F.relu_(self.conv2(F.relu_(self.conv1(x)))))
-        return F.relu_(out + (x if self.shortcut is None else self.shortcut(x)))
+        return F.relu_(out.add_(x if self.shortcut is None else self.shortcut(x)))
 
 
 class ResNet(nn.Module):

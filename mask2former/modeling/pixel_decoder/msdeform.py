@@ -200,14 +200,15 @@ class MSDeformAttnPixelDecoder(nn.Module):
                 f"MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS is {num_layers}: MSDeformAttnPixelDecoder needs at least 1."
             )
 
-    def forward(self, maps: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, maps: dict[str, Tensor], project: bool = True) -> tuple[Tensor, list[Tensor]]:
+        """Without ``project`` the mask features [N,C,h,w] lack their last layer, the 1x1 convolution mask_features."""
         projected = [proj(maps[name]) for proj, name in zip(self.input_proj, self.encoder_in)]
         out = self.transformer(projected)
         for name, number in zip(self.lateral_in, self._numbers):
             lateral = getattr(self, f"adapter_{number}")(maps[name])
             coarser = F.interpolate(out[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False)
             out.append(getattr(self, f"layer_{number}")(lateral + coarser))
-        return self.mask_features(out[-1]), out[: self.num_memory_levels]
+        return self.mask_features(out[-1]) if project else out[-1], out[: self.num_memory_levels]
 
 
 def _project(in_channels: int, channels: int) -> nn.Sequential:
