@@ -1,6 +1,7 @@
 """Draw the shapes data set: a small world with textured ground and overlapping shapes, annotated in three formats.
 
     python datasets/make_shapes.py --output datasets/shapes [--train 400 --valid 50 --size 128 --seed 0]
+    python datasets/make_shapes.py --video [--output datasets/shapes_video --train 60 --valid 12 --size 128 --seed 0]
 
 Things: circle, square, triangle, star, ring. Stuff: grass, sand, water. Every pixel is labelled. The same arguments
 draw the same data set; image i of a split does not depend on how many others there are.
@@ -12,6 +13,7 @@ draw the same data set; image i of a split does not depend on how many others th
     annotations/panoptic_{train,valid}.json      its segments
 
 As in COCO, the category ids of the JSON files have gaps and differ from the semantic ids: see CATEGORIES.
+With --video the things move, cover each other, come and go, in YouTube-VIS's form: see `_moving_shapes.py`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -129,13 +133,21 @@ def _distance(thing: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 class _Thing:
-    """One thing on the canvas: its kind, and in the window it may touch the distance to its outline in pixels."""
+    """One thing on the canvas: its kind, and in the window it may touch the distance to its outline in pixels.
 
-    def __init__(self, rng: np.random.Generator, size: int, offset: int):
-        self.kind, radius, turn = int(rng.integers(THINGS)), rng.uniform(0.08, 0.21) * size, rng.uniform(0, 2 * np.pi)
-        center = rng.uniform(0.05, 0.95, 2) * size
+    Args:
+        kind: place in CATEGORIES.
+        radius: in pixels.
+        turn: in radians.
+        center: (y, x) in pixels; it may lie outside the canvas.
+        size: S.
+        offset: of the shadow, in pixels.
+    """
+
+    def __init__(self, kind: int, radius: float, turn: float, center: np.ndarray, size: int, offset: int):
+        self.kind = kind
         reach = 1.3 * radius + 3 * offset  # room for the corners and the shadow
-        low, high = np.maximum(center - reach, 0).astype(int), np.minimum(center + reach + 1, size).astype(int)
+        low, high = (np.clip(edge, 0, size).astype(int) for edge in (center - reach, center + reach + 1))
         self.window = (slice(low[0], high[0]), slice(low[1], high[1]))
         grid = np.mgrid[self.window] + 0.5
         self.v, self.u = ((axis - c) / radius for axis, c in zip(grid, center, strict=True))
@@ -143,12 +155,17 @@ class _Thing:
         self.depth = _distance(self.kind, across, along) * radius
         self.inside = self.depth < 0
 
+    @classmethod
+    def random(cls, rng: np.random.Generator, size: int, offset: int) -> _Thing:
+        kind, radius, turn = int(rng.integers(THINGS)), rng.uniform(0.08, 0.21) * size, rng.uniform(0, 2 * np.pi)
+        return cls(kind, radius, turn, rng.uniform(0.05, 0.95, 2) * size, size, offset)
+
 
 def _place(rng: np.random.Generator, size: int, offset: int) -> list[_Thing]:
     """Three to seven things from back to front, those that are hidden left out."""
     things, covered = [], np.zeros((size, size), bool)
     for _ in range(rng.integers(3, 8)):  # from front to back
-        thing = _Thing(rng, size, offset)
+        thing = _Thing.random(rng, size, offset)
         visible = (thing.inside & ~covered[thing.window]).sum()
         if visible >= max(VISIBLE * thing.inside.sum(), SMALLEST * size * size):
             covered[thing.window] |= thing.inside
@@ -188,15 +205,24 @@ def draw(seed: int, split: int, index: int, size: int) -> tuple[np.ndarray, np.n
     objects = np.zeros((size, size), np.uint8)
     offset = max(1, size // 50)  # of a shadow, to the right and below
     for number, thing in enumerate(_place(rng, size, offset), start=1):
-        here, depth = thing.window, thing.depth
-        below = np.pad(depth, ((offset, 0), (offset, 0)), mode="edge")[: depth.shape[0], : depth.shape[1]]
-        shadow = 0.4 * np.clip(1 - below / (1.5 * offset), 0, 1)[..., None]
-        cover = np.clip(0.5 - depth, 0, 1)[..., None]  # soft over one pixel
-        colors[here] = colors[here] * (1 - shadow) * (1 - cover) + _paint(rng, thing, size) * cover
-        sem_seg[here][thing.inside] = thing.kind
-        objects[here][thing.inside] = number
-    colors = colors + rng.normal(0, 0.02, colors.shape)
-    return (np.clip(colors, 0, 1) * 255 + 0.5).astype(np.uint8), sem_seg, objects
+        _lay(colors, thing, rng, offset)
+        sem_seg[thing.window][thing.inside] = thing.kind
+        objects[thing.window][thing.inside] = number
+    return _finish(rng, colors), sem_seg, objects
+
+
+def _lay(colors: np.ndarray, thing: _Thing, rng: np.random.Generator, offset: int) -> None:
+    """Paint a thing and its shadow over colours [S,S,3], in place."""
+    here, depth = thing.window, thing.depth
+    below = np.pad(depth, ((offset, 0), (offset, 0)), mode="edge")[: depth.shape[0], : depth.shape[1]]
+    shadow = 0.4 * np.clip(1 - below / (1.5 * offset), 0, 1)[..., None]
+    cover = np.clip(0.5 - depth, 0, 1)[..., None]  # soft over one pixel
+    colors[here] = colors[here] * (1 - shadow) * (1 - cover) + _paint(rng, thing, len(colors)) * cover
+
+
+def _finish(rng: np.random.Generator, colors: np.ndarray) -> np.ndarray:
+    """Colours 0 to 1 as uint8, with the noise of a camera."""
+    return (np.clip(colors + rng.normal(0, 0.02, colors.shape), 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def _box(mask: np.ndarray) -> list[int]:
@@ -253,6 +279,34 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: int) -> No
         (root / "annotations" / f"{kind}_{split}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
+@contextmanager
+def appearing(root: str | Path, mark: str) -> Iterator[Path]:
+    """A folder to draw into, which becomes `root` when the block ends well, and goes otherwise.
+
+    Args:
+        root: folder to make; one that another process finishes meanwhile is kept.
+        mark: a file that every finished folder has.
+
+    Raises:
+        FileExistsError: `root` exists already.
+    """
+    root = Path(root)
+    if root.exists():
+        raise FileExistsError(f"{root} exists already; remove it first, or give another --output.")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    try:
+        yield draft
+        draft.chmod(0o755)  # temporary folders are private
+        try:
+            os.rename(draft, root)
+        except OSError:
+            if not (root / mark).is_file():  # no other process was faster
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
 def make(root: str | Path, train: int = 400, valid: int = 50, size: int = 128, seed: int = 0) -> None:
     """Draw the data set into the new folder `root`, which appears only when it is complete.
 
@@ -265,24 +319,11 @@ def make(root: str | Path, train: int = 400, valid: int = 50, size: int = 128, s
     Raises:
         FileExistsError: `root` exists already.
     """
-    root = Path(root)
-    if root.exists():
-        raise FileExistsError(f"{root} exists already; remove it first, or give another --output.")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
+    with appearing(root, "classes.json") as draft:
         for split, count in zip(SPLITS, (train, valid), strict=True):
             _write_split(draft, split, count, size, seed)
         classes = {"classes": [c[0] for c in CATEGORIES], "ignore_label": 255, "colors": [c[3] for c in CATEGORIES]}
         (draft / "classes.json").write_text(json.dumps(classes), encoding="utf-8")
-        draft.chmod(0o755)  # temporary folders are private
-        try:
-            os.rename(draft, root)
-        except OSError:
-            if not (root / "classes.json").is_file():  # no other process was faster
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def ensure(root: str | Path) -> None:
@@ -294,17 +335,26 @@ def ensure(root: str | Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--output", default="datasets/shapes", help="folder to make")
-    parser.add_argument("--train", type=int, default=400, help="training pictures")
-    parser.add_argument("--valid", type=int, default=50, help="validation pictures")
-    parser.add_argument("--size", type=int, default=128, help="side of a picture in pixels")
+    parser.add_argument("--video", action="store_true", help="draw videos of moving shapes")
+    parser.add_argument("--output", help="folder to make (default: datasets/shapes, or datasets/shapes_video)")
+    parser.add_argument("--train", type=int, help="training pictures (default: 400) or videos (60)")
+    parser.add_argument("--valid", type=int, help="validation pictures (default: 50) or videos (12)")
+    parser.add_argument("--size", type=int, default=128, help="side of a picture, or width of a video, in pixels")
     parser.add_argument("--seed", type=int, default=0, help="another one draws other pictures")
     args = parser.parse_args()
+    if args.video:
+        from _moving_shapes import make as draw_all  # beside this script; it builds on this one
+
+        what, root, counts = "videos", "datasets/shapes_video", (60, 12)
+    else:
+        draw_all, what, root, counts = make, "pictures", "datasets/shapes", (400, 50)
+    root = args.output or root
+    train, valid = (own if own is not None else count for own, count in zip((args.train, args.valid), counts))
     try:
-        make(args.output, args.train, args.valid, args.size, args.seed)
+        draw_all(root, train, valid, args.size, args.seed)
     except FileExistsError as error:
         parser.exit(2, f"error: {error}\n")
-    print(f"{args.train} training and {args.valid} validation pictures in {args.output}")
+    print(f"{train} training and {valid} validation {what} in {root}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 #!/usr/bin/env python
-"""Draw a model's results on images.
+"""Draw a model's results on images or on a video.
 
     python demo/demo.py --config-file output/config.yaml --input photos/*.jpg --output drawn \
         --opts MODEL.WEIGHTS output/model_final.pth
+    python demo/demo.py --video-input street.mp4 --output drawn.mp4 --opts MODEL.WEIGHTS output/model_final.pth
 
 A checkpoint of this project carries its config, so `--config-file` may be left out. Each image becomes `<name>.png`
 in the output folder, or `<name>_semantic.png`, `<name>_panoptic.png` and `<name>_instances.png` where the model gives
-several kinds of result. Exit status: 0 all drawn, 1 some images could not be read, 2 nothing was done.
+several kinds of result. A video becomes an mp4, or a folder of frames. Exit status: 0 all drawn, 1 some images or
+frames could not be read, 2 nothing was done.
 """
 
 from __future__ import annotations
@@ -19,18 +21,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from _video import run_video
 from PIL import Image
 from tqdm import tqdm
 
 from mask2former.config import CfgNode, load_cfg
 from mask2former.data.reading import read_image
-from mask2former.inference import Predictor, checkpoint_config
+from mask2former.inference import Predictor, VideoPredictor, checkpoint_config
+from mask2former.inference.video_source import IMAGE_SUFFIXES
 from mask2former.utils.errors import UserError
 from mask2former.utils.logger import setup_logger
 from mask2former.utils.program import exit_status
 from mask2former.visualization import draw_results
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw what the command line asks for; returns 1 if some images could not be read."""
+    """Draw what the command line asks for; returns 1 if some images or frames could not be read."""
+    if args.video_input:
+        return run_video(args, lambda: VideoPredictor(config_of(args), min_score=args.confidence_threshold))
     images = find_images(args.input)
     targets = plan_outputs(images, Path(args.output))
     predictor = Predictor(config_of(args))
@@ -51,21 +55,34 @@ def run(args: argparse.Namespace) -> int:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Draw a model's results on images.")
+    parser = argparse.ArgumentParser(description="Draw a model's results on images or on a video.")
     parser.add_argument(
         "--config-file", help="recipe (YAML); without it the config inside the checkpoint in MODEL.WEIGHTS is used"
     )
-    parser.add_argument(
-        "--input", nargs="+", required=True, help="image files, patterns such as 'photos/**/*.jpg', or folders"
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--input", nargs="+", help="image files, patterns such as 'photos/**/*.jpg', or folders")
+    given.add_argument(
+        "--video-input", nargs="+", help="a video file, the number of a camera, or frames: a folder, files or a pattern"
     )
-    parser.add_argument("--output", required=True, help="folder for the drawings; for a single image also a file name")
+    parser.add_argument(
+        "--output", required=True, help="folder for the drawings; for one image a file name, for a video an .mp4, too"
+    )
     parser.add_argument(
         "--confidence-threshold", type=_share, default=0.5, help="smallest score of a drawn instance (default: 0.5)"
+    )
+    video = parser.add_argument_group("with --video-input")
+    video.add_argument("--save-tracks", metavar="FILE", help="JSON file for the tracks, as YouTube-VIS results")
+    video.add_argument("--save-masks", metavar="DIR", help="folder for a PNG per frame: the track of each pixel")
+    video.add_argument(
+        "--frame-rate", type=_rate, default=24.0, help="frames per second of frames that are image files (default: 24)"
     )
     parser.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs that change the config; comes last"
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.input and (args.save_tracks or args.save_masks):
+        parser.error("--save-tracks and --save-masks need --video-input")
+    return args
 
 
 def _share(text: str) -> float:
@@ -75,6 +92,16 @@ def _share(text: str) -> float:
         value = -1.0
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, up to 1000")
     return value
 
 

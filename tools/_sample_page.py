@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from _common import spread
+from _pictures import sample_picture
 from PIL import Image
 
 from mask2former.config import CfgNode
@@ -14,7 +14,6 @@ from mask2former.data.build import build_train_mapper
 from mask2former.data.inspection import Inspection
 from mask2former.data.loader import seeded
 from mask2former.utils.errors import UserError
-from mask2former.visualization import draw, sample_truth
 
 _SAMPLES, _COLUMNS = 12, 4
 _CELL, _GAP = 400, 8  # longest side that a sample may have on the page, and the space between two, pixels
@@ -47,7 +46,7 @@ def sample_page(cfg: CfgNode, inspection: Inspection, recipe: bool) -> Image.Ima
     cfg = cfg.clone()
     cfg.defrost()
     if not recipe:
-        cfg.INPUT.DATASET_MAPPER_NAME = _MAPPERS[kinds[0]]
+        cfg.INPUT.DATASET_MAPPER_NAME = "ytvis" if inspection.unit == "videos" else _MAPPERS[kinds[0]]
     labels = labels_of(MetadataCatalog.get(inspection.name))
     mapper = build_train_mapper(cfg, labels)
     pictures, refusal = [], None
@@ -58,9 +57,7 @@ def sample_page(cfg: CfgNode, inspection: Inspection, recipe: bool) -> Image.Ima
         except (UserError, KeyError) as error:  # a key that the mapper reads is not in the record
             refusal = error
             continue
-        pixels = sample["image"].permute(1, 2, 0).numpy()
-        image = np.ascontiguousarray(pixels[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else pixels)
-        pictures.append(Image.fromarray(draw(image, sample_truth(sample), labels)))
+        pictures.append(Image.fromarray(sample_picture(sample, labels, cfg.INPUT.FORMAT)))
     if not pictures:
         raise UserError(f"{cfg.INPUT.DATASET_MAPPER_NAME} refuses its records: {refusal}")
     return _grid(pictures)
@@ -68,11 +65,12 @@ def sample_page(cfg: CfgNode, inspection: Inspection, recipe: bool) -> Image.Ima
 
 def _grid(pictures: list[Image.Image]) -> Image.Image:
     """The pictures in rows of equal cells; large ones are reduced."""
+    for picture in pictures:
+        picture.thumbnail((_CELL, _CELL))
     columns = min(_COLUMNS, len(pictures))
     rows = math.ceil(len(pictures) / columns)
-    step = min(_CELL, max(side for picture in pictures for side in picture.size)) + _GAP
-    page = Image.new("RGB", (_GAP + columns * step, _GAP + rows * step), _PAPER)
+    across, down = (max(picture.size[axis] for picture in pictures) + _GAP for axis in (0, 1))
+    page = Image.new("RGB", (_GAP + columns * across, _GAP + rows * down), _PAPER)
     for i, picture in enumerate(pictures):
-        picture.thumbnail((_CELL, _CELL))
-        page.paste(picture, (_GAP + i % columns * step, _GAP + i // columns * step))
+        page.paste(picture, (_GAP + i % columns * across, _GAP + i // columns * down))
     return page

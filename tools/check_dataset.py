@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for inspection in seen:
         read = inspection.records and not any(finding.kind == "data set" for finding in inspection.findings)
         if read and inspection.name in cfg.DATASETS.TRAIN and inspection.is_unlabelled:
-            text = "nothing can be trained on: no image has an object other than crowds, or a labelled pixel"
+            unit = inspection.unit[:-1]
+            text = f"nothing can be trained on: no {unit} has an object other than crowds, or a labelled pixel"
             inspection.findings.append(Finding("data set", inspection.name, text))
         if inspection.name in (args.dataset or cfg.DATASETS.TRAIN):
             _write_page(cfg, inspection, output)
@@ -64,7 +65,8 @@ def _registered(args: argparse.Namespace) -> tuple[CfgNode, list[Finding]]:
         if not args.config_file:
             raise
         cfg = load_cfg(args.config_file, args.opts)  # a mistake in the recipe itself is told here
-        findings = register_declared(cfg.DATASETS.CUSTOM)
+        used = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST, *(args.dataset or ())}
+        findings = register_declared(cfg.DATASETS.CUSTOM, used)
         if not findings:
             raise
         return cfg, findings
@@ -119,10 +121,10 @@ def _report(seen: Sequence[Inspection], others: Sequence[Finding], output: Path)
         output: folder of the report.
     """
     for inspection in seen:
-        print(f"\n{inspection.name}: {len(inspection.records)} images")
+        print(f"\n{inspection.name}: {len(inspection.records)} {inspection.unit}")
         _print_findings(inspection.kinds())
         for kind, rows in inspection.frequencies().items():
-            _print_classes(kind, rows)
+            _print_classes(kind, rows, inspection.unit)
     _print_findings({finding.kind: [f for f in others if f.kind == finding.kind] for finding in others})
     findings = [finding for inspection in seen for finding in inspection.findings] + [*others]
     errors = sum(finding.is_error for finding in findings)
@@ -130,8 +132,7 @@ def _report(seen: Sequence[Inspection], others: Sequence[Finding], output: Path)
         "errors": errors,
         "warnings": len(findings) - errors,
         "datasets": {
-            i.name: {"images": len(i.records), "findings": _listed(i.findings), "classes": i.frequencies()}
-            for i in seen
+            i.name: {i.unit: len(i.records), "findings": _listed(i.findings), "classes": i.frequencies()} for i in seen
         },
         "others": _listed(others),
     }
@@ -163,12 +164,12 @@ def _print_findings(kinds: dict[str, list[Finding]]) -> None:
             print(f"          and {len(findings) - _EXAMPLES} more")
 
 
-def _print_classes(kind: str, rows: list[dict]) -> None:
+def _print_classes(kind: str, rows: list[dict], unit: str) -> None:
     """The table of the classes that occur, the most frequent first; of a long one the two ends."""
     rows = sorted((row for row in rows if row["images"]), key=lambda row: -row["pixel_share"])
     shown = rows if len(rows) <= _ROWS else [*rows[: _ROWS // 2], None, *rows[-_ROWS // 2 :]]
     width = max((len(row["name"]) for row in shown if row), default=0)
-    print(f"  {kind + ' classes':{width}}    pixels   images  objects")
+    print(f"  {kind + ' classes':{width}}    pixels   {unit}  {'tracks' if unit == 'videos' else 'objects':>7}")
     for row in shown:
         if row is None:
             print(f"  ... {len(rows) - _ROWS} classes")

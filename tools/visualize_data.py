@@ -4,7 +4,8 @@
     python tools/visualize_data.py --dataset coco_2017_val_panoptic --output-dir drawn --num 20
     python tools/visualize_data.py --config-file RECIPE --source dataloader --output-dir drawn
 
-Each picture goes to `<number>_<name of the image>.png`. Regions that stand for a crowd are hatched. Exit status: 0, or
+Each picture goes to `<number>_<name of the image>.png`; of a video a few frames stand side by side, each track with its
+id in a colour of its own. Regions that stand for a crowd are hatched. Exit status: 0, or
 2 for a mistake in the command line, the recipe or the data.
 """
 
@@ -17,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 from _common import load_registered, run_main, spread
+from _pictures import name_of, record_picture, sample_picture
 from PIL import Image
 from tqdm import tqdm
 
 from mask2former.config import CfgNode
-from mask2former.data import DatasetCatalog, MetadataCatalog, build_train_loader, labels_of, read_image
+from mask2former.data import DatasetCatalog, MetadataCatalog, build_train_loader, labels_of
 from mask2former.utils.errors import UserError
-from mask2former.visualization import draw, ground_truth, sample_truth
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,12 +64,7 @@ def draw_records(cfg: CfgNode, num: int) -> Iterator[tuple[str, np.ndarray]]:
     for dataset in cfg.DATASETS.TRAIN:
         records, labels = DatasetCatalog.get(dataset), labels_of(MetadataCatalog.get(dataset))
         for index in spread(len(records), num):
-            path = records[index]["file_name"]
-            image = read_image(path)
-            truth = ground_truth({"height": image.shape[0], "width": image.shape[1], **records[index]})
-            if truth is None:
-                raise UserError(f"{path} of data set {dataset!r} has no ground truth to draw.")
-            yield f"{index:06d}_{Path(path).stem}", draw(image, truth, labels)
+            yield f"{index:06d}_{name_of(records[index])}", record_picture(records[index], labels)
 
 
 def draw_samples(cfg: CfgNode, num: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -76,9 +72,7 @@ def draw_samples(cfg: CfgNode, num: int) -> Iterator[tuple[str, np.ndarray]]:
     labels = labels_of(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]))
     samples = (sample for batch in build_train_loader(cfg) for sample in batch)
     for index, sample in zip(range(num), samples):
-        pixels = sample["image"].permute(1, 2, 0).numpy()
-        image = np.ascontiguousarray(pixels[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else pixels)
-        yield f"{index:06d}_{Path(sample['file_name']).stem}", draw(image, sample_truth(sample), labels)
+        yield f"{index:06d}_{name_of(sample)}", sample_picture(sample, labels, cfg.INPUT.FORMAT)
 
 
 SOURCES = {"annotation": draw_records, "dataloader": draw_samples}

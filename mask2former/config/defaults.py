@@ -10,14 +10,14 @@ from __future__ import annotations
 
 _INPUT = {
     "FORMAT": "BGR",  # channel order the model is fed: RGB or BGR
-    "DATASET_MAPPER_NAME": "mask_former_semantic",  # recipe of augmentations and targets, by published name
+    "DATASET_MAPPER_NAME": "mask_former_semantic",  # augmentations and targets, by name; VideoMaskFormer: ytvis
     "MIN_SIZE_TRAIN": [800],  # shortest edge: values to choose from, or two ends of a range
-    "MIN_SIZE_TRAIN_SAMPLING": "choice",  # choice | range; by_clip variants draw once per clip
+    "MIN_SIZE_TRAIN_SAMPLING": "choice",  # choice | range | choice_by_clip | range_by_clip; always once per clip
     "MAX_SIZE_TRAIN": 1333,  # longest edge after resizing
     "MIN_SIZE_TEST": 800,  # shortest edge; 0 keeps the image's own size
     "MAX_SIZE_TEST": 1333,  # longest edge after resizing
-    "RANDOM_FLIP": "horizontal",  # none | horizontal | vertical; flip_by_clip flips a whole clip
-    "AUGMENTATIONS": [],  # extra video augmentations: brightness, contrast, saturation, rotation
+    "RANDOM_FLIP": "horizontal",  # none | horizontal | vertical | flip_by_clip; clips are always flipped whole
+    "AUGMENTATIONS": [],  # of clips, any of: brightness, contrast, saturation, rotation
     "COLOR_AUG_SSD": False,  # SSD's photometric distortion
     "CROP": {
         "ENABLED": False,
@@ -39,9 +39,9 @@ _INPUT = {
 _DATASETS = {
     "TRAIN": [],  # names in the dataset catalog, read as one set
     "TEST": [],  # names in the dataset catalog, evaluated one by one
-    # ours: name -> {TYPE: sem_seg_folder | coco_instances | coco_panoptic, ROOT, ...}; registers <name>_<split>:
-    # sem_seg_folder [CLASSES, IGNORE_LABEL]: ROOT/<split>/images and masks; coco_*: SPLITS: {<split>: {IMAGES,
-    # ANNOTATIONS, for coco_panoptic PANOPTIC [SEM_SEG, INSTANCES]}}, paths below ROOT
+    # ours: name -> {TYPE: sem_seg_folder | coco_instances | coco_panoptic | ytvis, ROOT, ...}; registers
+    # <name>_<split>: sem_seg_folder [CLASSES, IGNORE_LABEL]: ROOT/<split>/images and masks; others: SPLITS: {<split>:
+    # {IMAGES, ANNOTATIONS, for coco_panoptic PANOPTIC [SEM_SEG, INSTANCES]}}, paths below ROOT
     "CUSTOM": {},
 }
 
@@ -236,6 +236,9 @@ _TEST = {
     "EVAL_PERIOD": 0,  # iterations between evaluations; 0: only at the end
     "EXPECTED_RESULTS": [],  # [task, metric, value, tolerance] entries: the run fails when a result is off
     "DETECTIONS_PER_IMAGE": 100,  # instances kept per image
+    "DETECTIONS_PER_VIDEO": 10,  # ours: tracks kept per video, fixed in the published code
+    "WINDOW_SIZE": 0,  # ours: longer videos are run in windows of this many frames; 0: at once, as published
+    "WINDOW_OVERLAP": 2,  # ours: frames that windows share, on which tracks are linked
     "SAVE_PREDICTIONS": False,  # ours: write COCO-style predictions into inference/
     "NUM_VISUALIZED": 8,  # ours: images in an evaluation's contact sheet; 0: none
     "AUG": {  # test-time augmentation

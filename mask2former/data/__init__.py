@@ -13,6 +13,7 @@ from mask2former.data.datasets.coco import load_coco_json, register_coco_instanc
 from mask2former.data.datasets.coco_panoptic import register_coco_panoptic, register_coco_panoptic_separated
 from mask2former.data.datasets.custom import register_custom
 from mask2former.data.datasets.folder import load_sem_seg
+from mask2former.data.datasets.ytvis import load_ytvis_json, register_ytvis_instances
 from mask2former.data.reading import read_image, read_mask
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "labels_of",
     "load_coco_json",
     "load_sem_seg",
+    "load_ytvis_json",
     "read_image",
     "read_mask",
     "register_builtin",
@@ -35,4 +37,5 @@ __all__ = [
     "register_coco_panoptic_separated",
     "register_custom",
     "register_datasets",
+    "register_ytvis_instances",
 ]

@@ -11,6 +11,7 @@ import torch
 from torchvision.transforms import v2
 
 from mask2former.data import transforms as T
+from mask2former.data.clips import ClipMapper, ClipSampling
 from mask2former.data.datasets.build import checked_records, forget_training_records, train_records
 from mask2former.data.loader import TestLoader, TrainLoader
 from mask2former.data.mapper import Annotation, ImageTransform, TestMapper, TrainMapper
@@ -22,7 +23,7 @@ from mask2former.data.samplers import (
     TrainingSampler,
     repeat_factors,
 )
-from mask2former.data.selection import check_fit, image_classes, without_empty
+from mask2former.data.selection import check_fit, check_videos, image_classes, without_empty
 from mask2former.data.targets import InstanceAnnotation, PanopticAnnotation, SemanticAnnotation
 from mask2former.structures import LabelSet
 from mask2former.utils import comm
@@ -90,6 +91,21 @@ def build_detr_transform(cfg) -> v2.Transform:
     return v2.Compose(steps)
 
 
+def build_clip_transform(cfg) -> v2.Transform:
+    """Crop, resize, flip, then INPUT.AUGMENTATIONS: the recipes of YouTube-VIS. All frames of a clip change alike."""
+    inp = cfg.INPUT
+    if unknown := [word for word in inp.AUGMENTATIONS if word not in T.CLIP_AUGMENTATIONS]:
+        raise UserError(
+            f"INPUT.AUGMENTATIONS has {unknown[0]!r}; expected words of {', '.join(T.CLIP_AUGMENTATIONS)}."
+            f"{suggest(str(unknown[0]), T.CLIP_AUGMENTATIONS)}"
+        )
+    steps = [_build_crop(cfg, None)] if inp.CROP.ENABLED else []
+    steps.append(T.ResizeShortestEdge(_sizes(inp.MIN_SIZE_TRAIN), inp.MAX_SIZE_TRAIN, inp.MIN_SIZE_TRAIN_SAMPLING))
+    steps.append(T.random_flip(inp.RANDOM_FLIP))
+    steps += [make() for word, make in T.CLIP_AUGMENTATIONS.items() if word in inp.AUGMENTATIONS]
+    return v2.Compose(steps)
+
+
 def build_test_transform(cfg) -> ImageTransform:
     """What evaluation and `Predictor` do to a picture: uint8 RGB [H,W,3] -> uint8 [3,h,w] in INPUT.FORMAT order."""
     check_format(cfg.INPUT.FORMAT)
@@ -112,6 +128,13 @@ def _object_mapper(annotation: type[Annotation], transform: Callable, cfg, label
     return TrainMapper(annotation(), transform(cfg), cfg.INPUT.FORMAT)
 
 
+def _clip_mapper(cfg, labels: LabelSet) -> ClipMapper:
+    inp = cfg.INPUT
+    check_format(inp.FORMAT)
+    sampling = ClipSampling(inp.SAMPLING_FRAME_NUM, inp.SAMPLING_FRAME_RANGE, inp.SAMPLING_FRAME_SHUFFLE)
+    return ClipMapper(sampling, build_clip_transform(cfg), inp.FORMAT)
+
+
 # INPUT.DATASET_MAPPER_NAME -> function of (cfg, labels) that returns the training mapper; user modules add theirs
 MAPPERS: dict[str, Callable] = {
     "mask_former_semantic": _semantic_mapper,
@@ -120,6 +143,7 @@ MAPPERS: dict[str, Callable] = {
     "coco_panoptic_lsj": partial(_object_mapper, PanopticAnnotation, build_lsj_transform),
     "coco_instance_lsj": partial(_object_mapper, InstanceAnnotation, build_lsj_transform),
     "detr_panoptic": partial(_object_mapper, PanopticAnnotation, build_detr_transform),
+    "ytvis": _clip_mapper,  # clips of videos; of COCO's images, too
 }
 # the key that each needs in its records
 _SOURCES = {
@@ -129,13 +153,21 @@ _SOURCES = {
     "coco_panoptic_lsj": PanopticAnnotation.source,
     "coco_instance_lsj": InstanceAnnotation.source,
     "detr_panoptic": PanopticAnnotation.source,
+    "ytvis": InstanceAnnotation.source,
 }
 _ONE_SIZE = ("coco_panoptic_lsj", "coco_instance_lsj")  # mappers whose samples all have the same size
 
 
+def mapper_name(cfg) -> str:
+    """The name in INPUT.DATASET_MAPPER_NAME; models of clips have a default of their own, as published."""
+    name = cfg.INPUT.DATASET_MAPPER_NAME
+    of_clips = cfg.MODEL.META_ARCHITECTURE == "VideoMaskFormer"  # its published recipes name no mapper
+    return "ytvis" if of_clips and name == "mask_former_semantic" else name
+
+
 def build_train_mapper(cfg, labels: LabelSet) -> Callable[[dict], dict]:
     """The mapper that INPUT.DATASET_MAPPER_NAME asks for."""
-    name = cfg.INPUT.DATASET_MAPPER_NAME
+    name = mapper_name(cfg)
     if name not in MAPPERS:
         raise UserError(
             f"INPUT.DATASET_MAPPER_NAME is {name!r}, which this version does not have.{suggest(name, MAPPERS)} "
@@ -168,9 +200,10 @@ def build_train_loader(cfg, compact_masks: bool = False) -> TrainLoader:
     workers = _num_workers(cfg)
     records, labels = train_records(cfg)
     mapper = build_train_mapper(cfg, labels)
-    if compact_masks and isinstance(mapper, TrainMapper):
+    if compact_masks and isinstance(mapper, (TrainMapper, ClipMapper)):
         mapper.compact = True
-    check_fit(cfg.INPUT.DATASET_MAPPER_NAME, _SOURCES, records)
+    check_videos(mapper_name(cfg), _SOURCES.keys() - {"ytvis"}, records)
+    check_fit(mapper_name(cfg), _SOURCES, records)
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and _source(cfg, records) == InstanceAnnotation.source:
         records = without_empty(records)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
@@ -183,7 +216,7 @@ def build_train_loader(cfg, compact_masks: bool = False) -> TrainLoader:
 
 def _source(cfg, records: Sequence[dict]) -> str:
     """The key of the records that training reads; for a user's mapper, of unknown needs, the first they have."""
-    known = _SOURCES.get(cfg.INPUT.DATASET_MAPPER_NAME)
+    known = _SOURCES.get(mapper_name(cfg))
     return known or next((key for key in _SOURCES.values() if key in records[0]), SemanticAnnotation.source)
 
 
@@ -209,7 +242,7 @@ def _build_sampler(cfg, records: Sequence[dict], labels: LabelSet, seed: int) ->
 
 
 def build_test_loader(cfg, name: str) -> TestLoader:
-    """This rank's share of data set `name`, in order, one image per batch.
+    """This rank's share of data set `name`, in order, one image or video per batch; frames are read as they are used.
 
     Raises:
         UserError: the data set or a setting is not as it must be.

@@ -31,7 +31,8 @@ class _DatasetCatalog:
     Each has "file_name", and "image_id", "height" and "width" (pixels, after EXIF orientation), which are read from
     the files where they are missing. Ground truth is "sem_seg_file_name", a map of class numbers; "annotations", a
     list of objects as `load_coco_json` describes them; or "pan_seg_file_name" and "segments_info", see
-    `load_coco_panoptic_json`.
+    `load_coco_panoptic_json`. A record of a video has "file_names" instead, and "annotations" for each frame, see
+    `load_ytvis_json`.
     """
 
     def __init__(self) -> None:

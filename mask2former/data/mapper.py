@@ -10,7 +10,9 @@ import torch
 from torchvision import tv_tensors
 
 from mask2former.data.datasets.checks import check_image_size
+from mask2former.data.datasets.video_records import is_video
 from mask2former.data.reading import read_image
+from mask2former.data.video_frames import VideoFrames
 
 # H, W: size of the file; h, w: size after the transform
 
@@ -87,7 +89,10 @@ class ImageTransform:
 
 
 class TestMapper:
-    """Evaluation input: the record with "image" uint8 [3,h,w]; "height" and "width" stay those of the file."""
+    """Evaluation input: the record with "image" uint8 [3,h,w], of a video `VideoFrames`.
+
+    "height" and "width" stay those of the file.
+    """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
@@ -95,4 +100,7 @@ class TestMapper:
         self.prepare = prepare
 
     def __call__(self, record: dict) -> dict:
+        if is_video(record):
+            size = record["height"], record["width"]
+            return {**record, "image": VideoFrames(record["file_names"], size, self.prepare)}
         return {**record, "image": self.prepare(read_image(record["file_name"]))}

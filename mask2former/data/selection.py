@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from mask2former.data.datasets.checks import in_threads
+from mask2former.data.datasets.video_records import frame_records, is_video, objects_of
 from mask2former.data.reading import read_mask
 from mask2former.utils.errors import UserError
 
@@ -20,7 +21,7 @@ def without_empty(records: Sequence[dict]) -> list[dict]:
     Raises:
         UserError: none is left.
     """
-    kept = [r for r in records if any(not annotation.get("iscrowd") for annotation in r["annotations"])]
+    kept = [r for r in records if any(not annotation.get("iscrowd") for annotation in objects_of(r))]
     if not kept:
         raise UserError(
             f"None of the {len(records)} images of DATASETS.TRAIN has an annotation other than crowds. Correct the "
@@ -53,8 +54,25 @@ def check_fit(mapper: str, sources: Mapping[str, str], records: Sequence[dict]) 
     )
     raise UserError(
         f"INPUT.DATASET_MAPPER_NAME {mapper!r} reads {sources[mapper]!r}, which the record of image "
-        f"{missing['file_name']} does not have. {remedy}"
+        f"{frame_records(missing)[0]['file_name']} does not have. {remedy}"
     )
+
+
+def check_videos(mapper: str, of_images: Collection[str], records: Sequence[dict]) -> None:
+    """Raise UserError where a mapper whose samples are images is to read videos.
+
+    Args:
+        mapper: name of the mapper.
+        of_images: the mappers whose samples are images.
+        records: what it is to read.
+    """
+    video = next((record for record in records if is_video(record)), None)
+    if video is not None and mapper in of_images:
+        raise UserError(
+            f"DATASETS.TRAIN has videos, such as the one with frame {video['file_names'][0]}, but "
+            f"INPUT.DATASET_MAPPER_NAME {mapper!r} makes samples of images. Set INPUT.DATASET_MAPPER_NAME ytvis and "
+            "MODEL.META_ARCHITECTURE VideoMaskFormer."
+        )
 
 
 def image_classes(records: Sequence[dict], source: str, ignore_label: int) -> list[set[int]]:
@@ -63,7 +81,7 @@ def image_classes(records: Sequence[dict], source: str, ignore_label: int) -> li
     Semantic masks are all read for it, in threads; `ignore_label` is no class of theirs.
     """
     if source == "annotations":
-        return [{annotation["category_id"] for annotation in record[source]} for record in records]
+        return [{annotation["category_id"] for annotation in objects_of(record)} for record in records]
     if source == "pan_seg_file_name":
         return [{segment["category_id"] for segment in record["segments_info"]} for record in records]
     logger.info("reading %d masks once for the frequencies of their classes", len(records))

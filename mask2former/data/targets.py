@@ -81,10 +81,7 @@ class InstanceAnnotation:
         classes = torch.tensor([annotation["category_id"] for annotation in objects], dtype=torch.int64)
         if all(isinstance(annotation["segmentation"], list) for annotation in objects):
             return Polygons.from_coco([annotation["segmentation"] for annotation in objects], size), classes
-        for annotation in objects:
-            check_segmentation(annotation, size, record["file_name"])
-        rles = [coco_rle(annotation["segmentation"], size) for annotation in objects]
-        return tv_tensors.Mask(torch.from_numpy(layered(rles, size))), classes
+        return tv_tensors.Mask(torch.from_numpy(object_layers(objects, size, record["file_name"]))), classes
 
     def targets(self, moved: Polygons | tv_tensors.Mask, classes: Tensor) -> dict[str, Any]:
         """ "instances"; objects that the transform cut away are left out."""
@@ -125,12 +122,35 @@ def numbered_instances(numbers: Tensor, classes: Tensor) -> Instances:
     Returns:
         Instances with gt_classes int64 [n] and gt_masks, CompactMasks, of the objects that cover a pixel.
     """
-    layers = numbers.reshape(-1, *numbers.shape[-2:])
-    counts = torch.stack([torch.bincount(layer.reshape(-1), minlength=len(classes) + 1) for layer in layers])
-    visible = (counts.amax(0)[1 : len(classes) + 1] > 0).nonzero().flatten()
-    values = visible + 1
-    masks = CompactMasks.from_numbers(layers, values, counts[:, values].argmax(0))
-    return Instances(tuple(layers.shape[1:]), gt_classes=classes[visible], gt_masks=masks)
+    (instances,) = clip_instances(numbers.reshape(1, -1, *numbers.shape[-2:]), classes)
+    return instances
+
+
+def clip_instances(numbers: Tensor, classes: Tensor, ids: Tensor | None = None) -> list[Instances]:
+    """The objects of a clip, as `numbered_instances` for each frame: the same objects in the same order in all.
+
+    Args:
+        numbers: integer [T,L,h,w].
+        classes: int64 [N].
+        ids: int64 [N], of the tracks; None: targets have no gt_ids.
+
+    Returns:
+        T Instances with gt_classes int64 [n], gt_masks (CompactMasks) and gt_ids int64 [n] of the objects that cover a
+        pixel of some frame; the id is -1 in frames where the mask is empty.
+    """
+    counts = torch.stack(
+        [torch.bincount(layer.reshape(-1), minlength=len(classes) + 1) for frame in numbers for layer in frame]
+    ).view(*numbers.shape[:2], -1)  # [T,L,N+1], pixels
+    kept = (counts.amax((0, 1))[1 : len(classes) + 1] > 0).nonzero().flatten()
+    values = kept + 1
+    frames = []
+    for frame, count in zip(numbers, counts[:, :, values]):
+        masks = CompactMasks.from_numbers(frame, values, count.argmax(0))
+        instances = Instances(tuple(frame.shape[1:]), gt_classes=classes[kept], gt_masks=masks)
+        if ids is not None:
+            instances.gt_ids = torch.where(count.amax(0) > 0, ids[kept], -1)
+        frames.append(instances)
+    return frames
 
 
 def number_segments(ids: np.ndarray, segments: Sequence[int], crowd: Sequence[int], path: str) -> np.ndarray:
@@ -169,17 +189,32 @@ def _number_type(largest: int) -> type:
 _LAYERS_TRIED = 8  # newest layers that an object is tried on; all of them would take a time quadratic in the objects
 
 
-def layered(rles: Sequence[dict], size: tuple[int, int]) -> np.ndarray:
+def object_layers(
+    objects: Sequence[dict], size: tuple[int, int], file_name: str, numbers: Sequence[int] | None = None
+) -> np.ndarray:
+    """`layered` for annotations, in any of COCO's forms, of the image `file_name` of (H, W) `size`.
+
+    Raises:
+        UserError: a mask that is broken or has another size.
+    """
+    for annotation in objects:
+        check_segmentation(annotation, size, file_name)
+    return layered([coco_rle(annotation["segmentation"], size) for annotation in objects], size, numbers)
+
+
+def layered(rles: Sequence[dict], size: tuple[int, int], numbers: Sequence[int] | None = None) -> np.ndarray:
     """Objects as few maps of numbers instead of one mask each: those that do not overlap share a layer.
 
     Args:
         rles: compressed COCO RLEs of (H, W) `size`.
+        numbers: of the objects, above 0; None: 1, 2 ... in their order.
 
     Returns:
-        [L,H,W], L at least 1, uint8 or wider: k + 1 where object k is, 0 elsewhere; an object is on one layer alone.
+        [L,H,W], L at least 1, uint8 or wider: an object's number where it is, 0 elsewhere; each is on one layer alone.
     """
-    layers = [np.zeros(size, _number_type(len(rles)))]
-    for number, rle in enumerate(rles, 1):
+    numbers = range(1, len(rles) + 1) if numbers is None else numbers
+    layers = [np.zeros(size, _number_type(max(numbers, default=0)))]
+    for number, rle in zip(numbers, rles, strict=True):
         left, top, width, height = (int(value) for value in coco_mask.toBbox(rle))
         window = slice(top, top + height), slice(left, left + width)
         inside = coco_mask.decode(rle)[window].astype(bool)

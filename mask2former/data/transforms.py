@@ -1,13 +1,14 @@
 """Augmentations that move image and annotation together: torchvision v2 transforms on tv_tensors.
 
 All take `tv_tensors.Image` (uint8 [3,H,W], RGB) with `tv_tensors.Mask` ([...,H,W], any integer type) or `Polygons` in
-one call and draw their random numbers from torch's generator alone. What a mask's pixels mean (class or segment ids)
+one call and draw their random numbers from torch's generator alone. A clip is one Image [T,3,H,W] with one Mask
+[T,L,H,W], so its frames change alike. What a mask's pixels mean (class or segment ids)
 is the caller's; areas outside a mask are filled with the value given to `PadTo`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from torchvision.transforms.v2 import functional as F
 from mask2former.structures import Polygons
 from mask2former.utils.errors import UserError
 
-# H, W: size in pixels
+# T frames, L layers; H, W: size in pixels
 
 _MOVED = (tv_tensors.Image, tv_tensors.Mask, Polygons)
 
@@ -66,15 +67,19 @@ class ResizeShortestEdge(v2.Transform):
     Args:
         sizes: sizes to draw from ("choice") or the two ends of a range ("range", whole numbers); 0: leave as it is.
         longest: limit of the longer side in pixels.
-        sampling: "choice" or "range".
+        sampling: "choice" or "range"; "choice_by_clip" and "range_by_clip" are the same, as clips are moved whole.
     """
 
     _transformed_types = _MOVED
 
     def __init__(self, sizes: Sequence[int], longest: int, sampling: str = "choice"):
         super().__init__()
-        if sampling not in ("choice", "range"):
-            raise UserError(f"INPUT.MIN_SIZE_TRAIN_SAMPLING is {sampling!r}; expected 'choice' or 'range'.")
+        if sampling.removesuffix("_by_clip") not in ("choice", "range"):
+            raise UserError(
+                f"INPUT.MIN_SIZE_TRAIN_SAMPLING is {sampling!r}; expected 'choice' or 'range', for clips "
+                "'choice_by_clip' or 'range_by_clip', too."
+            )
+        sampling = sampling.removesuffix("_by_clip")
         if not sizes or (sampling == "range" and len(sizes) != 2):
             wanted = "two sizes, smallest and largest" if sampling == "range" else "at least one size"
             raise UserError(f"INPUT.MIN_SIZE_TRAIN is {list(sizes)}; sampling {sampling!r} takes {wanted}.")
@@ -252,8 +257,43 @@ class PadTo(v2.Transform):
 
 
 def random_flip(direction: str) -> v2.Transform:
-    """Flip half of the samples: "horizontal" (left and right), "vertical" (up and down) or "none"."""
-    flips = {"horizontal": v2.RandomHorizontalFlip, "vertical": v2.RandomVerticalFlip, "none": v2.Identity}
+    """Flip half of the samples: "horizontal" (left and right), "vertical" (up and down) or "none".
+
+    "flip_by_clip", of video recipes, is "horizontal": clips are flipped whole.
+    """
+    flips = {
+        "horizontal": v2.RandomHorizontalFlip,
+        "vertical": v2.RandomVerticalFlip,
+        "none": v2.Identity,
+        "flip_by_clip": v2.RandomHorizontalFlip,
+    }
     if direction not in flips:
         raise UserError(f"INPUT.RANDOM_FLIP is {direction!r}; expected one of {', '.join(flips)}.")
     return flips[direction]()
+
+
+class RandomRotation(v2.Transform):
+    """Turn by up to 15 degrees about a point in the middle fifth of the picture; what comes in from outside is 0."""
+
+    _transformed_types = (tv_tensors.Image, tv_tensors.Mask)
+    _DEGREES, _CENTER = 15.0, (0.4, 0.6)  # published, of the video mappers
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = _size(flat_inputs)
+        angle, x, y = torch.rand(3).tolist()
+        low, high = self._CENTER
+        center = [(low + (high - low) * share) * side for share, side in ((x, width), (y, height))]
+        return {"angle": (2 * angle - 1) * self._DEGREES, "center": center}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        mode = v2.InterpolationMode.BILINEAR if isinstance(inpt, tv_tensors.Image) else v2.InterpolationMode.NEAREST
+        return self._call_kernel(F.rotate, inpt, interpolation=mode, **params)
+
+
+# word of INPUT.AUGMENTATIONS -> what it adds, with the published ranges
+CLIP_AUGMENTATIONS: dict[str, Callable[[], v2.Transform]] = {
+    "brightness": lambda: v2.ColorJitter(brightness=0.1),  # factors in 0.9 to 1.1
+    "contrast": lambda: v2.ColorJitter(contrast=0.1),
+    "saturation": lambda: v2.ColorJitter(saturation=0.1),
+    "rotation": RandomRotation,
+}

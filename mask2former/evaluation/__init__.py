@@ -12,6 +12,7 @@ from mask2former.evaluation.pq import PanopticQuality, pq_stats
 from mask2former.evaluation.report import json_ready, print_results
 from mask2former.evaluation.semantic import SemSegEvaluator
 from mask2former.evaluation.tta import SemanticTTA
+from mask2former.evaluation.video import VideoInstanceEvaluator
 
 __all__ = [
     "EVALUATORS",
@@ -24,6 +25,7 @@ __all__ = [
     "PanopticQuality",
     "SemSegEvaluator",
     "SemanticTTA",
+    "VideoInstanceEvaluator",
     "average_precision",
     "build_evaluators",
     "evaluate_panoptic_folder",

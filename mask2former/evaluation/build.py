@@ -13,6 +13,7 @@ from mask2former.evaluation.evaluator import DatasetEvaluator
 from mask2former.evaluation.instance import InstanceEvaluator
 from mask2former.evaluation.panoptic import PanopticEvaluator
 from mask2former.evaluation.semantic import SemSegEvaluator
+from mask2former.evaluation.video import VideoInstanceEvaluator
 from mask2former.utils.errors import UserError
 from mask2former.utils.text import suggest
 
@@ -62,6 +63,7 @@ EVALUATORS: dict[str, Callable[[CfgNode, str, Path], list[DatasetEvaluator]]] = 
     ),
     "cityscapes_instance": EnabledResults({"INSTANCE_ON": CityscapesInstanceEvaluator}),
     "cityscapes_sem_seg": EnabledResults({"SEMANTIC_ON": CityscapesSemSegEvaluator}),
+    "ytvis": EnabledResults({"INSTANCE_ON": VideoInstanceEvaluator}),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
@@ -14,6 +14,9 @@ logger = logging.getLogger(__name__)
 AREAS = {"s": "small", "m": "medium", "l": "large"}
 
 IOU_TYPES = ("segm", "bbox", "boundary")
+# areas of tracks: limits of the mean area in pixels (youtubevos/cocoapi, the definition of YouTube-VIS)
+TRACK_AREAS = {"small": [0, 128**2], "medium": [128**2, 256**2], "large": [256**2, 1e5**2]}
+
 DILATION_RATIO = 0.02  # of the image's diagonal: the width of a boundary (Cheng et al., Boundary IoU, CVPR 2021)
 
 
@@ -51,6 +54,54 @@ def average_precision(
         print_function=logger.debug,
         **boundary,
     )
+    return _evaluated(evaluation, categories)
+
+
+def track_precision(
+    videos: Sequence[dict],
+    categories: Sequence[dict],
+    truth: Sequence[dict],
+    predictions: Sequence[dict],
+    overlap: Callable[[Sequence[int], Sequence[int]], np.ndarray],
+) -> dict[str, float]:
+    """AP and AR of tracks in percent, as YouTube-VIS defines them (Yang et al., Video Instance Segmentation, ICCV
+    2019, and youtubevos/cocoapi): COCO's figures, with a video for an image and a track for an object.
+
+    Crowds differ from COCO's: the IoU with one is that of any track.
+
+    Args:
+        videos: with `id`, an int.
+        categories: with `id` and `name`; tracks of others do not count.
+        truth: tracks with `id` (above 0), `image_id` (of the video), `category_id`, `iscrowd` and `area`, the mean over
+            the frames where the object is.
+        predictions: tracks with `id`, `image_id`, `category_id`, `score` and `area`.
+        overlap: function of the ids of D predicted and G true tracks of one video that gives their IoU, float64 [D,G].
+
+    Returns:
+        As `average_precision`, small below 128 * 128 pixels and large above 256 * 256.
+    """
+    found = _indexed(videos, categories, truth), _indexed(videos, categories, predictions)
+    return _evaluated(_GivenOverlaps(*found, overlap), categories)
+
+
+class _GivenOverlaps(COCOeval_faster):
+    """COCO's matching and accumulation over IoUs that the caller computes."""
+
+    def __init__(self, truth: COCO, predictions: COCO, overlap: Callable[[Sequence[int], Sequence[int]], np.ndarray]):
+        # "bbox": nothing is prepared for the computation of IoU that is replaced here
+        super().__init__(truth, predictions, "bbox", TRACK_AREAS, print_function=logger.debug)
+        self.overlap = overlap
+
+    def computeIoU(self, imgId: int, catId: int) -> np.ndarray:
+        true, predicted = (
+            data.get_instances([imgId], [catId], True)[0][0] for data in (self.gt_dataset, self.dt_dataset)
+        )
+        # the best by score, in the order in which they are matched
+        predicted = sorted(predicted, key=lambda track: -track["score"])[: self.params.maxDets[-1]]
+        return self.overlap([track["id"] for track in predicted], [track["id"] for track in true])
+
+
+def _evaluated(evaluation: COCOeval_faster, categories: Sequence[dict]) -> dict[str, float]:
     evaluation.evaluate()
     evaluation.accumulate()
     names = {category["id"]: category["name"] for category in categories}

@@ -12,6 +12,7 @@ from mask2former.data.datasets.coco_json import CocoFile
 from mask2former.data.reading import read_panoptic
 from mask2former.evaluation.encoding import EncodedMasks, encode_masks
 from mask2former.evaluation.objects import ImageObjects
+from mask2former.structures import coco_rle
 from mask2former.utils.errors import UserError
 from mask2former.utils.text import some
 
@@ -46,7 +47,7 @@ def truth_of_record(record: dict, category_ids: Mapping[int, int], size: tuple[i
     if record.get("annotations") is None:
         masks = _masks_of_segments(record["pan_seg_file_name"], objects, size)
     else:
-        objects = [described for described in objects if _has_mask(described)]
+        objects = [described for described in objects if has_mask(described)]
         masks = _masks_of_annotations(record["file_name"], objects, size)
     boxes, areas = masks.boxes.copy(), masks.areas.astype(np.float64)
     for i, described in enumerate(objects):
@@ -97,8 +98,8 @@ def truth_of_file(
     found = []
     for number, (image_id, size) in enumerate(sizes.items(), 1):
         for annotation in coco.by_image[image_id]:
-            if _has_mask(annotation):
-                _check_size(annotation["segmentation"], size, f"{coco.path}: annotation {annotation.get('id')!r}")
+            if has_mask(annotation):
+                check_rle_size(annotation["segmentation"], size, f"{coco.path}: annotation {annotation.get('id')!r}")
                 found.append({"id": len(found) + 1, "image_id": number, **_complete(annotation, size)})
     return found
 
@@ -106,7 +107,7 @@ def truth_of_file(
 def _complete(annotation: dict, size: tuple[int, int]) -> dict:
     measured = {}
     if annotation.get("bbox") is None or annotation.get("area") is None:
-        rle = _as_rle(annotation["segmentation"], size)
+        rle = coco_rle(annotation["segmentation"], size)
         measured = {"area": float(coco_mask.area(rle)), "bbox": coco_mask.toBbox(rle).tolist()}
     given = {key: annotation[key] for key in (*TRUTH_COLUMNS, "segmentation") if annotation.get(key) is not None}
     return {"iscrowd": 0, **measured, **given}
@@ -115,8 +116,8 @@ def _complete(annotation: dict, size: tuple[int, int]) -> dict:
 def _masks_of_annotations(file_name: str, annotations: Sequence[dict], size: tuple[int, int]) -> EncodedMasks:
     rles = []
     for annotation in annotations:
-        rles.append(_as_rle(annotation["segmentation"], size))
-        _check_size(rles[-1], size, f"Annotation {annotation.get('id')!r} of {file_name}")
+        rles.append(coco_rle(annotation["segmentation"], size))
+        check_rle_size(rles[-1], size, f"Annotation {annotation.get('id')!r} of {file_name}")
     return EncodedMasks.from_rles(rles, size)
 
 
@@ -128,19 +129,9 @@ def _masks_of_segments(path: str, segments: Sequence[dict], size: tuple[int, int
     return EncodedMasks.cat([encode_masks(ids[None] == segment["id"]) for segment in segments], size)
 
 
-def _has_mask(annotation: dict) -> bool:
+def has_mask(annotation: dict) -> bool:
     shape = annotation.get("segmentation")
     return shape is not None and len(shape) > 0  # an empty list stands for no polygon
-
-
-def _as_rle(shape: Any, size: tuple[int, int]) -> dict:
-    """Compressed RLE of a COCO segmentation: polygons, RLE, or a boolean array."""
-    if isinstance(shape, np.ndarray):
-        return coco_mask.encode(np.asfortranarray(shape.astype(np.uint8)))
-    if isinstance(shape, dict) and not isinstance(shape["counts"], list):
-        return shape
-    rle = coco_mask.frPyObjects(shape, *(shape["size"] if isinstance(shape, dict) else size))
-    return coco_mask.merge(rle) if isinstance(rle, list) else rle
 
 
 def _xywh(annotation: dict) -> list[float]:
@@ -148,7 +139,7 @@ def _xywh(annotation: dict) -> list[float]:
     return [x, y, right - x, bottom - y] if annotation.get("bbox_mode") == _XYXY_ABS else box
 
 
-def _check_size(shape: Any, size: tuple[int, int], what: str) -> None:
+def check_rle_size(shape: Any, size: tuple[int, int], what: str) -> None:
     """Raise UserError for an RLE of another size; polygons have none."""
     if isinstance(shape, dict) and tuple(shape["size"]) != size:
         raise _wrong_size(what, shape["size"], size)

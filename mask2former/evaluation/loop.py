@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from mask2former.data.datasets.video_records import is_video
 from mask2former.evaluation.evaluator import DatasetEvaluator, DatasetEvaluators
 from mask2former.utils import comm
 
@@ -95,12 +96,14 @@ class _Clock:
     def __init__(self) -> None:
         self._start = self._last = time.perf_counter()
         self._batches: list[dict[str, float]] = []
+        self._noun = "image"
 
     def timed(self, batches: Iterable) -> Iterator:
         for batch in batches:
             self._batches.append({})
             self.lap("data")
-            self._batches[-1]["images"] = len(batch)
+            self._batches[-1]["inputs"] = len(batch)
+            self._noun = "video" if is_video(batch[0]) else "image"
             yield batch
 
     def lap(self, part: str) -> None:
@@ -115,8 +118,9 @@ class _Clock:
         if not self._batches:
             return "No image in this process's share of the data set."
         steady = self._batches[WARMUP_BATCHES:] or self._batches
-        images = sum(batch["images"] for batch in steady)
-        means = [f"{part} {sum(b[part] for b in steady) / images:.4f} s" for part in ("data", "model", "metrics")]
-        total = sum(batch["images"] for batch in self._batches)
+        inputs = sum(batch["inputs"] for batch in steady)
+        means = [f"{part} {sum(b[part] for b in steady) / inputs:.4f} s" for part in ("data", "model", "metrics")]
+        total = sum(batch["inputs"] for batch in self._batches)
         where = " on this rank" if comm.get_world_size() > 1 else ""
-        return f"Ran {total} images{where} in {self._last - self._start:.1f} s. Per image: {', '.join(means)}."
+        took = f"{self._last - self._start:.1f} s"
+        return f"Ran {total} {self._noun}s{where} in {took}. Per {self._noun}: {', '.join(means)}."

@@ -13,6 +13,9 @@ logger = logging.getLogger(__name__)
 ROWS = 40
 WIDTH = 150
 
+# figures that are no percentages: identity switches
+COUNTS = ("IDSw",)
+
 # how detectron2 marks the figures of a group of classes, as in PQ_th, and what the table calls the group
 GROUPS = {"": "All", "_th": "Things", "_st": "Stuff"}
 
@@ -22,7 +25,8 @@ def print_results(results: dict[str, dict[str, float]]) -> None:
     for task, metrics in results.items():
         for title, table in (("by class", class_table(metrics)), ("over all classes", summary_table(metrics))):
             if table:
-                logger.info("Results of %s %s, in percent:\n%s", task, title, table)
+                counts = "".join(f" ({name}: a number)" for name in COUNTS if name in metrics)
+                logger.info("Results of %s %s, in percent%s:\n%s", task, title, counts, table)
 
 
 def summary_table(metrics: dict[str, float]) -> str:

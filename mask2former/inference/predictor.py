@@ -20,6 +20,7 @@ from mask2former.data.build import build_test_transform
 from mask2former.data.catalog import DatasetCatalog, MetadataCatalog, labels_of
 from mask2former.data.datasets.build import register_datasets
 from mask2former.modeling import build_model
+from mask2former.modeling.video import VideoMaskFormer
 from mask2former.structures.labels import LabelSet, builtin_labels
 from mask2former.utils.errors import UserError
 
@@ -92,12 +93,17 @@ class Predictor:
             ``instances`` Instances, all at the size of the image.
 
         Raises:
-            UserError: not such an image.
+            UserError: not such an image; the model is one of clips.
         """
-        return self.model([self._input(image)])[0]
+        if isinstance(self.model, VideoMaskFormer):
+            raise UserError(
+                "The model follows objects through videos: use mask2former.inference.VideoPredictor, or demo.py with "
+                "--video-input."
+            )
+        return self.model([self.model_input(image)])[0]
 
-    def _input(self, image: np.ndarray) -> dict:
-        """The model's input, prepared as a test image of the data sets."""
+    def model_input(self, image: np.ndarray) -> dict:
+        """An image as the model takes it, prepared as a test image of the data sets; errors as when called."""
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
             raise UserError(

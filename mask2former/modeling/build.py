@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -19,6 +21,8 @@ from mask2former.modeling.pixel_decoder import build as _pixel_decoders  # noqa:
 from mask2former.modeling.registry import LOSS, META_ARCH, PIXEL_DECODER, SEM_SEG_HEADS, TRANSFORMER_DECODER
 from mask2former.modeling.sampling import AllPixels, PointSampling, Sampling
 from mask2former.modeling.transformer_decoder.build import build_standard_decoder
+from mask2former.modeling.video import VideoMaskFormer
+from mask2former.modeling.windows import WindowTracker
 from mask2former.structures import LabelSet, builtin_labels
 from mask2former.utils.errors import UserError
 from mask2former.utils.text import suggest
@@ -53,6 +57,30 @@ def build_model(cfg: CfgNode, labels: LabelSet | None = None) -> nn.Module:
 
 @META_ARCH.register(name="MaskFormer")
 def build_maskformer(cfg: CfgNode, labels: LabelSet | None) -> MaskFormer:
+    return MaskFormer(**_parts(cfg, labels))
+
+
+@META_ARCH.register(name="VideoMaskFormer")
+def build_video_maskformer(cfg: CfgNode, labels: LabelSet | None) -> VideoMaskFormer:
+    results, test = cfg.MODEL.MASK_FORMER.TEST, cfg.TEST
+    if results.SEMANTIC_ON or results.PANOPTIC_ON or not results.INSTANCE_ON:
+        raise UserError(
+            "MODEL.META_ARCHITECTURE VideoMaskFormer gives tracks of instances alone: in MODEL.MASK_FORMER.TEST set "
+            "INSTANCE_ON to True, SEMANTIC_ON and PANOPTIC_ON to False."
+        )
+    if test.DETECTIONS_PER_VIDEO < 1:
+        raise UserError(f"TEST.DETECTIONS_PER_VIDEO is {test.DETECTIONS_PER_VIDEO}: expected at least 1.")
+    if test.WINDOW_SIZE < 0 or test.WINDOW_OVERLAP < 0 or 0 < test.WINDOW_SIZE <= test.WINDOW_OVERLAP:
+        raise UserError(
+            f"TEST.WINDOW_SIZE is {test.WINDOW_SIZE} and TEST.WINDOW_OVERLAP {test.WINDOW_OVERLAP}: expected 0 (the "
+            "whole video at once) or a number of frames above the overlap, and an overlap of 0 or more."
+        )
+    tracker = WindowTracker(test.WINDOW_SIZE, test.WINDOW_OVERLAP, test.DETECTIONS_PER_VIDEO)
+    return VideoMaskFormer(tracker=tracker, **_parts(cfg, labels))
+
+
+def _parts(cfg: CfgNode, labels: LabelSet | None) -> dict[str, Any]:
+    """What models of images and of clips are made of."""
     _check_pixels(cfg)
     if cfg.MODEL.SEM_SEG_HEAD.NAME in PER_PIXEL_HEADS:
         raise UserError(
@@ -68,17 +96,17 @@ def build_maskformer(cfg: CfgNode, labels: LabelSet | None) -> MaskFormer:
     backbone = build_backbone(cfg)
     mask_former = cfg.MODEL.MASK_FORMER
     head = SEM_SEG_HEADS.get(cfg.MODEL.SEM_SEG_HEAD.NAME)(cfg, backbone.output_shape())
-    return MaskFormer(
-        backbone=backbone,
-        sem_seg_head=head,
-        criterion=build_criterion(cfg, labels),
-        pixel_mean=cfg.MODEL.PIXEL_MEAN,
-        pixel_std=cfg.MODEL.PIXEL_STD,
-        size_divisibility=mask_former.SIZE_DIVISIBILITY,
-        deep_supervision=mask_former.DEEP_SUPERVISION,
-        thing_ids=thing_ids,
-        inference=_inference_settings(cfg),
-    )
+    return {
+        "backbone": backbone,
+        "sem_seg_head": head,
+        "criterion": build_criterion(cfg, labels),
+        "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+        "pixel_std": cfg.MODEL.PIXEL_STD,
+        "size_divisibility": mask_former.SIZE_DIVISIBILITY,
+        "deep_supervision": mask_former.DEEP_SUPERVISION,
+        "thing_ids": thing_ids,
+        "inference": _inference_settings(cfg),
+    }
 
 
 def _inference_settings(cfg: CfgNode) -> InferenceSettings:

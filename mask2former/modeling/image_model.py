@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mask2former.structures import ImageBatch, pad_batch
 
-# C channels
+# T frames of a clip, 1 for images; C channels
 
 
 class ImageModel(nn.Module):
@@ -26,15 +26,17 @@ class ImageModel(nn.Module):
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
-    def _batch(self, batched_inputs: list[dict]) -> ImageBatch:
-        """Normalise on the device and pad with zeros, so that padding is the mean colour."""
-        clips = []
-        for x in batched_inputs:
-            if len(x["image"]) != len(self.pixel_mean):
+    def _batch(self, clips: Sequence[Sequence[Tensor]]) -> ImageBatch:
+        """From clips of T frames [C,H,W]; padded with zeros after normalising, so that padding is the mean colour."""
+        return pad_batch([self._normalized(frames) for frames in clips], self.size_divisibility)
+
+    def _normalized(self, frames: Sequence[Tensor]) -> Tensor:
+        """[T,C,H,W]"""
+        for frame in frames:
+            if len(frame) != len(self.pixel_mean):
                 raise ValueError(
-                    f"image has shape {tuple(x['image'].shape)}, expected [{len(self.pixel_mean)},H,W]: "
+                    f"image has shape {tuple(frame.shape)}, expected [{len(self.pixel_mean)},H,W]: "
                     "one channel for each value of MODEL.PIXEL_MEAN."
                 )
-            image = x["image"].to(self.device, non_blocking=True).to(self.pixel_mean.dtype)
-            clips.append(((image - self.pixel_mean) / self.pixel_std)[None])
-        return pad_batch(clips, self.size_divisibility)
+        clip = frames[0][None] if len(frames) == 1 else torch.stack(list(frames))
+        return (clip.to(self.device, non_blocking=True).to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std

@@ -66,14 +66,15 @@ class MaskFormer(ImageModel):
     def forward(self, batched_inputs: list[dict]) -> list[dict] | dict[str, Tensor]:
         if not self.training:
             return self.postprocess(self.predict_raw(batched_inputs), batched_inputs)
-        images = self._batch(batched_inputs)
+        images = self._batch([[x["image"]] for x in batched_inputs])
         predictions = self._predict(images, every_layer=self.deep_supervision)
         annotated: list[Instances] = [x["instances"] for x in batched_inputs]
         return self.criterion(predictions, image_targets(annotated, images.padded_size, self.device))
 
     def predict_raw(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
         """``pred_logits`` [B,Q,K+1] and ``pred_masks`` [B,Q,h,w], logits at stride 4 of the padded batch."""
-        predictions = self._predict(self._batch(batched_inputs), every_layer=False)
+        images = self._batch([[x["image"]] for x in batched_inputs])
+        predictions = self._predict(images, every_layer=False)
         return {"pred_logits": predictions.class_logits[-1], "pred_masks": predictions.final_masks()[:, :, 0]}
 
     def postprocess(self, raw: dict[str, Tensor], batched_inputs: list[dict]) -> list[dict]:

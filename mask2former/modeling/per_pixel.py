@@ -102,7 +102,8 @@ class SemanticSegmentor(ImageModel):
 
     def _predict(self, batched_inputs: list[dict], every_layer: bool) -> Tensor:
         """Class logits [L,B,K,h,w]."""
-        return self.sem_seg_head(self.backbone(self._batch(batched_inputs).tensor[:, 0]), every_layer)
+        images = self._batch([[x["image"]] for x in batched_inputs])
+        return self.sem_seg_head(self.backbone(images.tensor[:, 0]), every_layer)
 
     def _full_size(self, logits: Tensor) -> tuple[int, int]:
         """Size of the logits at stride 1; up to a stride larger than the padded images."""

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from mask2former.structures import Instances, masks_to_boxes
 
-# Q queries, K classes, h w map size (stride 4 of the padded batch), H W wanted size
+# Q queries, K classes, T frames, h w map size (stride 4 of the padded batch), H W wanted size
+
+_FRAMES = 16  # of a clip, resized together
 
 
 @dataclass(frozen=True)
@@ -137,3 +139,22 @@ def instances(
         scores=scores * quality[row],
         pred_classes=labels,
     )
+
+
+def tracks(
+    class_logits: Tensor, mask_logits: Tensor, geometry: Geometry, *, top_k: int
+) -> tuple[list[float], list[int], list[Tensor]]:
+    """The ``top_k`` best (query, class) pairs of a clip: class probabilities, classes, masks bool [T,H,W] on the CPU.
+
+    From class logits [Q,K+1] and mask logits [Q,T,h,w]. The published score has no factor for the mask's quality.
+    """
+    probability = class_logits.softmax(-1)[:, :-1]
+    scores, index = probability.flatten().topk(min(top_k, probability.numel()))
+    queries, classes = (index // probability.shape[1]).tolist(), (index % probability.shape[1]).tolist()
+    masks = {query: _clip_mask(mask_logits[query], geometry) for query in set(queries)}
+    return scores.tolist(), classes, [masks[query] for query in queries]
+
+
+def _clip_mask(logits: Tensor, geometry: Geometry) -> Tensor:
+    """[T,h,w] -> bool [T,H,W] on the CPU, some frames at a time: full-size logits take four times the room of masks."""
+    return torch.cat([(geometry.to_output(part) > 0).cpu() for part in logits.split(_FRAMES)])

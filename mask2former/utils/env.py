@@ -13,10 +13,10 @@ import torch
 
 import mask2former
 
-# what we stand on; cityscapesscripts is optional, natten only ever reported
+# what we stand on; cityscapesscripts and av are optional, natten only ever reported
 _PACKAGES = (
     *("torch", "torchvision", "timm", "fvcore", "iopath", "yacs", "scipy", "numpy", "pillow"),
-    *("pycocotools", "faster-coco-eval", "cityscapesscripts", "tensorboard", "PyYAML", "tqdm", "natten"),
+    *("pycocotools", "faster-coco-eval", "cityscapesscripts", "tensorboard", "PyYAML", "tqdm", "av", "natten"),
 )
 _VARIABLES = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "NCCL_DEBUG", "FVCORE_CACHE")
 

@@ -90,18 +90,24 @@ def draw_panoptic(
 
 
 def overlay_segments(
-    image: np.ndarray, rows: np.ndarray, segments_info: Sequence[dict], labels: LabelSet, alpha: float
+    image: np.ndarray,
+    rows: np.ndarray,
+    segments_info: Sequence[dict],
+    labels: LabelSet,
+    alpha: float,
+    shades: Sequence[tuple[int, int, int]] | None = None,
 ) -> np.ndarray:
     """The colours and borders of :func:`draw_panoptic`, without names.
 
     Args:
         rows: position + 1 of each pixel's segment in `segments_info`, 0 for none; integers [H,W].
+        shades: RGB of each segment; None: by its class and place in `segments_info`.
     """
     things = np.array([False, *(bool(segment["isthing"]) for segment in segments_info)])
     crowds = np.array([False, *(bool(segment.get("iscrowd")) for segment in segments_info)])
-    colors = np.array(
-        [(0, 0, 0), *_shades([segment["category_id"] for segment in segments_info], things[1:], labels)], np.uint8
-    )
+    if shades is None:
+        shades = _shades([segment["category_id"] for segment in segments_info], things[1:], labels)
+    colors = np.array([(0, 0, 0), *shades], np.uint8)
     line = _line_width(rows.shape)
     filled = rows > 0
     if crowds.any():
@@ -131,21 +137,30 @@ def draw_instances(
     return draw_objects(image, objects_of(instances, threshold), labels, alpha)
 
 
-def draw_objects(image: np.ndarray, objects: Objects, labels: LabelSet, alpha: float = 0.5) -> np.ndarray:
+def draw_objects(
+    image: np.ndarray,
+    objects: Objects,
+    labels: LabelSet,
+    alpha: float = 0.5,
+    shades: Sequence[tuple[int, int, int]] | None = None,
+) -> np.ndarray:
     """Masks in shades of their class colours, crowds hatched, with outlines, names and scores; small ones lie on top.
+
+    Tracks have their ids beside the names, and the same colours in every frame of a video.
 
     Args:
         image: uint8 [H,W,3] RGB.
         objects: of the image's size.
         labels: names and colours.
         alpha: opacity of the colours, 0 to 1.
+        shades: RGB of each object; None: by its class and place in `objects`.
 
     Returns:
         uint8 [H,W,3] RGB.
     """
     _check_size(image, objects.size, "instances")
     drawn, captions = image.copy(), []
-    colors = _shades(objects.classes, np.ones(len(objects.classes), bool), labels)
+    colors = _shades(objects.classes, np.ones(len(objects.classes), bool), labels) if shades is None else shades
     areas = rle_areas(objects.masks)
     line = _line_width(objects.size)
     for i in np.argsort(-areas.astype(np.int64), kind="stable"):
@@ -159,6 +174,7 @@ def draw_objects(image: np.ndarray, objects: Objects, labels: LabelSet, alpha: f
         _paint_mask(drawn[box], mask[box], filled, colors[i], alpha, line)
         y, x = widest_place(mask[box])
         text = labels.names[objects.classes[i]] + (CROWD if crowd else "")
+        text += f" {objects.ids[i]}" if len(objects.ids) else ""
         text += f" {objects.scores[i]:.0%}" if len(objects.scores) else ""
         captions.append(Caption(text, columns[0] + x, rows[0] + y, float(areas[i])))
     return write_captions(drawn, captions)

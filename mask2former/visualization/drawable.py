@@ -50,6 +50,8 @@ class Objects:
     classes  class numbers in [0, K)
     scores   0 to 1; empty: ground truth, which has none
     crowds   whether each stands for a group that nobody outlined one by one; empty: none does
+    ids      of their tracks in a video, in the same order in each frame, with empty masks where one is not to be seen;
+             empty: they are no tracks
     """
 
     size: tuple[int, int]
@@ -57,6 +59,7 @@ class Objects:
     classes: Sequence[int]
     scores: Sequence[float] = ()
     crowds: Sequence[bool] = ()
+    ids: Sequence[int] = ()
 
 
 Drawable = SemanticMap | PanopticMap | Objects

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
 from mask2former.data.reading import read_mask, read_panoptic
 from mask2former.structures.masks import coco_rle, rle_encode
 from mask2former.visualization.drawable import KINDS, Drawable, Objects, PanopticMap, SemanticMap
@@ -63,3 +69,31 @@ def sample_truth(sample: dict) -> Objects:
     each = (instances.gt_masks[i : i + 1] for i in range(len(instances)))  # one at a time at full size
     masks = [rle_encode(getattr(mask, "tensor", mask)[0]) for mask in each]
     return Objects(instances.image_size, masks, instances.gt_classes.tolist())
+
+
+# ---------------------------------------------------------------- videos
+
+
+def video_truth(record: dict, frames: Sequence[int]) -> list[Objects]:
+    """The ground truth of some frames of a video, one object for each track of the whole video.
+
+    Args:
+        record: with `annotations`, a list of objects for each frame, `height` and `width`.
+        frames: which are wanted.
+    """
+    size, found = (record["height"], record["width"]), record["annotations"]
+    tracks = {a["id"]: a for frame in found for a in frame}
+    ids = sorted(tracks)
+    empty = rle_encode(np.zeros(size, bool))
+    truths = []
+    for t in frames:
+        here = {a["id"]: coco_rle(a["segmentation"], size) for a in found[t]}
+        masks, classes = [here.get(i, empty) for i in ids], [tracks[i]["category_id"] for i in ids]
+        truths.append(Objects(size, masks, classes, crowds=[bool(tracks[i].get("iscrowd", 0)) for i in ids], ids=ids))
+    return truths
+
+
+def clip_truth(sample: dict) -> list[Objects]:
+    """As `sample_truth`, for each frame of a clip's training sample; `gt_ids` are shown."""
+    ids = torch.stack([instances.gt_ids for instances in sample["instances"]]).amax(0).tolist()  # -1: not to be seen
+    return [replace(sample_truth({"instances": instances}), ids=ids) for instances in sample["instances"]]

@@ -23,11 +23,19 @@ OURS = {
     "MODEL.TIMM.WEIGHTS",
     "SOLVER.ACCUMULATE_STEPS",
     "SOLVER.AMP.DTYPE",
+    "TEST.DETECTIONS_PER_VIDEO",
     "TEST.NUM_VISUALIZED",
     "TEST.SAVE_PREDICTIONS",
+    "TEST.WINDOW_OVERLAP",
+    "TEST.WINDOW_SIZE",
 }
 # published families whose recipes are all here -> (folder below configs/, number of recipes)
-FAMILIES = {"mask2former": ("", 57), "dinat": ("", 8), "maskformer": ("maskformer/", 36)}
+FAMILIES = {
+    "mask2former": ("", 57),
+    "mask2former_video": ("", 14),
+    "dinat": ("", 8),
+    "maskformer": ("maskformer/", 36),
+}
 # keys unknown to a family's code, by which its recipes choose here what that code does
 CHOSEN = {
     "maskformer": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,3 +107,50 @@ def edit_json() -> Callable:
         path.write_text(json.dumps(content))
 
     return edit
+
+
+@pytest.fixture(scope="session")
+def moving_shapes(repo_dir: Path):
+    """The script datasets/_moving_shapes.py as a module."""
+    sys.path.insert(0, str(repo_dir / "datasets"))  # as for a script there
+    try:
+        return importlib.import_module("_moving_shapes")
+    finally:
+        sys.path.remove(str(repo_dir / "datasets"))
+
+
+@pytest.fixture(scope="session")
+def drawn_videos(moving_shapes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Videos of moving shapes, 3 + 2 of 48x64 pixels and 20 to 30 frames; not to be changed."""
+    root = tmp_path_factory.mktemp("videos") / "shapes"
+    moving_shapes.make(root, train=3, valid=2, size=64)
+    return root
+
+
+@pytest.fixture
+def videos_root(drawn_videos: Path, tmp_path: Path) -> Path:
+    """A copy of `drawn_videos` that a test may change."""
+    return Path(shutil.copytree(drawn_videos, tmp_path / "videos"))
+
+
+@pytest.fixture
+def video_cfg() -> Callable:
+    """Function of a folder of videos and KEY, VALUE, ... that returns a recipe over them, its data sets registered."""
+
+    def build(root: Path, *opts):
+        splits = {s: {"IMAGES": f"{s}/JPEGImages", "ANNOTATIONS": f"{s}.json"} for s in ("train", "valid")}
+        cfg = get_cfg()
+        cfg.merge_from_list(
+            [
+                *("DATASETS.CUSTOM", {"vid": {"TYPE": "ytvis", "ROOT": str(root), "SPLITS": splits}}),
+                *("DATASETS.TRAIN", ["vid_train"], "DATASETS.TEST", ["vid_valid"]),
+                *("MODEL.META_ARCHITECTURE", "VideoMaskFormer", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 5),
+                *("MODEL.DEVICE", "cpu", "SEED", 3, "SOLVER.IMS_PER_BATCH", 2, "DATALOADER.NUM_WORKERS", 0),
+                *("INPUT.FORMAT", "RGB", "INPUT.MIN_SIZE_TRAIN", [24, 48], "INPUT.MIN_SIZE_TEST", 24),
+                *opts,
+            ]
+        )
+        register_datasets(cfg)
+        return cfg
+
+    return build

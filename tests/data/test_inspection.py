@@ -95,9 +95,9 @@ def test_records_of_any_form_become_findings(inspect, tmp_path):
 def test_the_hash_is_that_of_the_file(inspect, tmp_path):
     first = inspect([])
     (tmp_path / "copy.png").write_bytes((tmp_path / "image.png").read_bytes())
-    assert inspect([], file_name=str(tmp_path / "copy.png")).digest == first.digest != b""
+    assert inspect([], file_name=str(tmp_path / "copy.png")).digests.keys() == first.digests.keys() != set()
     Image.fromarray(np.ones((10, 20, 3), np.uint8)).save(tmp_path / "copy.png")
-    assert inspect([], file_name=str(tmp_path / "copy.png")).digest != first.digest
+    assert inspect([], file_name=str(tmp_path / "copy.png")).digests.keys() != first.digests.keys()
 
 
 @pytest.mark.parametrize("seed", range(5))

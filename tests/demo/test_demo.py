@@ -1,7 +1,5 @@
 """demo.py: inputs found, drawings named, mistakes told."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 import torch
@@ -12,14 +10,6 @@ from mask2former.structures import Instances, LabelSet
 from mask2former.utils.errors import UserError
 
 LABELS = LabelSet(("sky", "car"), thing_ids=(1,))
-
-
-@pytest.fixture(scope="module")
-def demo(repo_dir):
-    spec = importlib.util.spec_from_file_location("demo_under_test", repo_dir / "demo" / "demo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

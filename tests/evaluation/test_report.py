@@ -76,3 +76,5 @@ def test_printing_logs_both_tables(monkeypatch):
     print_results({"sem_seg": METRICS})
     assert said[0].startswith("Results of sem_seg by class, in percent:") and "t-junction" in said[0]
     assert said[1].startswith("Results of sem_seg over all classes, in percent:") and "mIoU" in said[1]
+    print_results({"tracking": {"IDSw": 3.0, "Recall": 80.0}})
+    assert said[2].startswith("Results of tracking over all classes, in percent (IDSw: a number):")

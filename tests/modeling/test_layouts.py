@@ -9,7 +9,12 @@ from mask2former.config import load_cfg
 from mask2former.modeling import build_model
 
 # published families whose recipes are all here -> (folder below configs/, number of models)
-FAMILIES = {"mask2former": ("", 47), "dinat": ("", 8), "maskformer": ("maskformer", 30)}
+FAMILIES = {
+    "mask2former": ("", 47),
+    "mask2former_video": ("", 12),
+    "dinat": ("", 8),
+    "maskformer": ("maskformer", 30),
+}
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,24 @@ def shapes(repo_dir: Path, tmp_path_factory) -> Path:
     return recipe
 
 
+@pytest.fixture(scope="session")
+def videos(repo_dir: Path, tmp_path_factory) -> Path:
+    """A recipe beside drawn videos, 3 for training and 2 for validation, of 48x64 pixels and 5 classes.
+
+    Its data sets are `vid_{train,valid}`, in the folder `shapes`.
+    """
+    sys.path.insert(0, str(repo_dir / "datasets"))  # as for a script there
+    try:
+        make = importlib.import_module("_moving_shapes").make
+    finally:
+        sys.path.remove(str(repo_dir / "datasets"))
+    root = tmp_path_factory.mktemp("videos") / "shapes"
+    make(root, train=3, valid=2, size=64)
+    recipe = root.parent / "recipe.yaml"
+    recipe.write_text(VIDEO_RECIPE.format(base=repo_dir / "configs" / "quickstart" / "Base-Shapes.yaml", root=root))
+    return recipe
+
+
 RECIPE = """
 _BASE_: {base}
 IMPORTS: []
@@ -74,4 +92,22 @@ DATASETS:
   TEST: [sem_valid]
 DATALOADER: {{NUM_WORKERS: 0}}
 MODEL: {{DEVICE: cpu}}
+"""
+
+VIDEO_RECIPE = """
+_BASE_: {base}
+IMPORTS: []
+DATASETS:
+  CUSTOM:
+    vid:
+      TYPE: ytvis
+      ROOT: {root}
+      SPLITS:
+        train: {{IMAGES: train/JPEGImages, ANNOTATIONS: train.json}}
+        valid: {{IMAGES: valid/JPEGImages, ANNOTATIONS: valid.json}}
+  TRAIN: [vid_train]
+  TEST: [vid_valid]
+INPUT: {{CROP: {{ENABLED: False}}, MIN_SIZE_TRAIN: [48], SAMPLING_FRAME_NUM: 3}}
+DATALOADER: {{NUM_WORKERS: 0}}
+MODEL: {{DEVICE: cpu, META_ARCHITECTURE: VideoMaskFormer}}
 """

@@ -59,6 +59,20 @@ def test_samples_have_their_own_colours(script, shapes, tool, format):
     assert own > other
 
 
+def test_frames_of_a_video_stand_side_by_side(run, videos, tmp_path):
+    assert run("--config-file", videos, "--output-dir", tmp_path / "records", "--num", 2) == 0
+    drawn = pictures(tmp_path / "records")
+    assert list(drawn) == ["000000_000.png", "000001_001.png"]
+    assert {picture.shape for picture in drawn.values()} == {(48, 4 * 64 + 3 * 4, 3)}
+    folder = videos.parent / "shapes" / "train" / "JPEGImages" / "000"
+    first = np.array(Image.open(folder / "00000.jpg"))
+    changed = (drawn["000000_000.png"][:, :64] != first).any(-1).mean()
+    assert 0.01 < changed < 0.9  # things are drawn over, the ground is not
+    words = ["--config-file", videos, "--source", "dataloader", "--num", 2]
+    assert run(*words, "--output-dir", tmp_path / "samples") == 0
+    assert {picture.shape for picture in pictures(tmp_path / "samples").values()} == {(48, 3 * 64 + 2 * 4, 3)}
+
+
 def test_mistakes_are_told(run, shapes, tmp_path, capsys):
     assert run("--output-dir", tmp_path) == 2
     assert "--dataset NAME" in capsys.readouterr().err

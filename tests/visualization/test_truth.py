@@ -6,7 +6,16 @@ import torch
 from PIL import Image
 
 from mask2former.structures import Instances, LabelSet, rle_decode, rle_encode
-from mask2former.visualization import Objects, PanopticMap, SemanticMap, draw, ground_truth, sample_truth
+from mask2former.visualization import (
+    Objects,
+    PanopticMap,
+    SemanticMap,
+    clip_truth,
+    draw,
+    ground_truth,
+    sample_truth,
+    video_truth,
+)
 from mask2former.visualization.drawable import kind_of, result_of
 from mask2former.visualization.thumbnails import thumbnail
 from mask2former.visualization.truth import truth_fields
@@ -158,3 +167,39 @@ def test_small_objects_lie_on_top_in_a_thumbnail(mask):
         small = thumbnail(Objects((H, W), [rle_encode(m) for m in order], [0, 2]), LABELS, 60)
         on_top = 1 + next(i for i, m in enumerate(order) if m is mask)
         np.testing.assert_array_equal(small.rows == on_top, mask)
+
+
+# ---------------------------------------------------------------- videos
+
+
+def test_tracks_have_the_same_place_and_colour_in_every_frame(mask):
+    """Two cars, the first of which is absent in frame 1."""
+    low = np.roll(mask, 8, axis=0)
+    first, second = ({**annotation(rle_encode(m)), "id": i} for i, m in ((3, mask & ~low), (8, low)))
+    video = {"height": H, "width": W, "annotations": [[second, first], [second], []]}
+    truths = video_truth(video, [0, 1, 2])
+    assert [list(truth.ids) for truth in truths] == [[3, 8]] * 3
+    assert [[int(rle_decode(rle).sum()) > 0 for rle in truth.masks] for truth in truths] == [
+        [True, True],
+        [False, True],
+        [False, False],
+    ]
+    image = np.full((H, W, 3), 90, np.uint8)
+    drawn = [draw(image, truth, LABELS) for truth in truths]
+    place = (36, 22)  # inside the second one alone, away from its name
+    assert low[place] and (drawn[0][place] == drawn[1][place]).all() and (drawn[0][place] != image[place]).any()
+    np.testing.assert_array_equal(drawn[2], image)
+
+
+def test_targets_of_a_clip(mask):
+    frames = [
+        Instances(
+            (H, W),
+            gt_classes=torch.tensor([2, 1]),
+            gt_masks=torch.from_numpy(np.stack([mask, mask])),
+            gt_ids=torch.tensor(ids),
+        )
+        for ids in ([5, -1], [-1, 7])
+    ]
+    truths = clip_truth({"instances": frames})
+    assert [list(truth.ids) for truth in truths] == [[5, 7]] * 2 and list(truths[0].classes) == [2, 1]

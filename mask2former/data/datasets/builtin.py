@@ -13,6 +13,7 @@ from mask2former.data.datasets.cityscapes import CityscapesInstances, Cityscapes
 from mask2former.data.datasets.coco import CocoInstances
 from mask2former.data.datasets.coco_panoptic import CocoPanoptic, CocoSeparated
 from mask2former.data.datasets.folder import SemSegFolder
+from mask2former.data.datasets.ytvis import YtvisVideos
 from mask2former.structures.labels import LabelSet, builtin_labels, read_table
 from mask2former.utils.errors import UserError
 
@@ -31,6 +32,7 @@ READERS: dict[str, Callable[[dict, str], Callable]] = {
     "cityscapes_panoptic": lambda f, name: CityscapesPanoptic(
         f["panoptic_json"], f["image_root"], f["panoptic_root"], f["gt_dir"], name
     ),
+    "ytvis": lambda f, name: YtvisVideos(f["json_file"], f["image_root"], name),
 }
 
 
@@ -63,7 +65,7 @@ def _origin(script: str) -> str:
 
 
 def register_builtin(root: str | Path) -> None:
-    """Register every published data set below `root`; those of videos have metadata only.
+    """Register every published data set below `root`.
 
     A name that someone else registered keeps its records and its metadata; what the metadata lacks is filled in.
 

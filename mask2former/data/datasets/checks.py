@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from mask2former.data.datasets.video_records import frame_record, is_video
 from mask2former.data.reading import read_image, read_mask, read_panoptic
 from mask2former.structures import LabelSet
 from mask2former.utils.errors import UserError
@@ -103,7 +104,7 @@ def check_panoptic(ids: np.ndarray, size: tuple[int, int], segments: Sequence[di
 
 
 def check_pixels(records: Sequence[dict], labels: LabelSet) -> None:
-    """Read the images and maps of some records, evenly spread, to the last pixel.
+    """Read the images and maps of some records, evenly spread, to the last pixel; of videos, of some frames.
 
     There are `PIXELS_CHECKED` of them, or fewer where images are so large that they would hold more than
     `PIXELS_READ` pixels.
@@ -112,9 +113,11 @@ def check_pixels(records: Sequence[dict], labels: LabelSet) -> None:
         UserError: a broken file, an image of another size than its record says, a map of another size than its image,
             or ids in a map that are no class or segment.
     """
-    pixels = sum(record["height"] * record["width"] for record in records)
-    count = min(len(records), PIXELS_CHECKED, max(1, PIXELS_READ * len(records) // max(pixels, 1)))
-    spread = [records[i * len(records) // count] for i in range(count)]
+    pictures = [(record, t) for record in records for t in range(len(record["file_names"]) if is_video(record) else 1)]
+    pixels = sum(record["height"] * record["width"] for record, _ in pictures)
+    count = min(len(pictures), PIXELS_CHECKED, max(1, PIXELS_READ * len(pictures) // max(pixels, 1)))
+    chosen = (pictures[i * len(pictures) // count] for i in range(count))
+    spread = [frame_record(record, t) if is_video(record) else record for record, t in chosen]
 
     def check(record: dict) -> int:
         size = read_image(record["file_name"]).shape[:2]

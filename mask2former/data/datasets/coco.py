@@ -86,7 +86,7 @@ def load_coco_json(
     id_map = None
     if dataset_name is not None:
         id_map = contiguous_ids(MetadataCatalog.get(dataset_name), coco.path, coco.categories, panoptic=False)
-    reader = _ObjectReader(coco.path, id_map, builtin_labels(dataset_name or "") is not None, extra_annotation_keys)
+    reader = ObjectReader(coco.path, id_map, builtin_labels(dataset_name or "") is not None, extra_annotation_keys)
     records = []
     for image in coco.images:
         record = image_record(coco.path, image, os.path.join(image_root, image["file_name"]))
@@ -118,7 +118,7 @@ def image_record(path: str, image: Mapping, file_name: str) -> dict:
     return {**record, "height": height, "width": width}
 
 
-class _ObjectReader:
+class ObjectReader:
     """Annotations of one file -> annotations of records; remembers what it left out."""
 
     def __init__(self, path: str, id_map: Mapping[int, int] | None, forgiving: bool, extra_keys: Sequence[str] | None):

@@ -15,6 +15,8 @@ from mask2former.utils.errors import UserError
 from mask2former.utils.text import some
 
 _LISTS = ("images", "annotations", "categories")
+# type of a field -> what is expected there, for messages; else text
+_KINDS = {Hashable: "a number or text", int: "a whole number", list: "a list"}
 _WITHOUT_ANNOTATIONS = "image_info"  # how the names of COCO's files for test sets begin
 
 
@@ -82,15 +84,15 @@ def read_coco(path: str | Path) -> CocoFile:
             f'{found}. Name another file; a set without annotations has "annotations": [].'
         )
     images, annotations, categories = (content[key] for key in _LISTS)
-    _check_fields(path, "image", images, {"id": Hashable, "file_name": str})
-    _check_fields(path, "category", categories, {"id": int, "name": str})
+    check_fields(path, "image", images, {"id": Hashable, "file_name": str})
+    check_fields(path, "category", categories, {"id": int, "name": str})
     check_unique_ids(path, "image", images)
     check_unique_ids(path, "category", categories)
     return CocoFile(path, images, _grouped(path, images, annotations), sorted(categories, key=lambda c: c["id"]))
 
 
 def check_unique_ids(path: str, kind: str, entries: Sequence[dict]) -> None:
-    """Raise UserError unless the entries ("image", "category" or "annotation") of the file have ids that differ."""
+    """Raise UserError unless the entries of the file (images, videos, categories or annotations) have own ids."""
     ids = [entry.get("id") for entry in entries]
     if unusable := [i for i in ids if not isinstance(i, Hashable)]:
         raise UserError(f"{path}: an id of {kind} entries is {unusable[0]!r}; expected a number or text.")
@@ -106,13 +108,14 @@ def is_list_of_objects(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 
-def _check_fields(path: str, kind: str, entries: Sequence[dict], types: dict[str, type]) -> None:
+def check_fields(path: str, kind: str, entries: Sequence[dict], types: dict[str, type]) -> None:
+    """Raise UserError unless the entries of the file ("image", "video" or "category") have fields of these types."""
     for i, entry in enumerate(entries):
         for key, kind_of_value in types.items():
             if not isinstance(entry.get(key), kind_of_value) or entry[key] is None:
                 raise UserError(
                     f"{path}: {kind} {i} (counted from 0) has the {key} {entry.get(key)!r}; expected "
-                    f"{'a number or text' if key == 'id' else 'text'}. It has {sorted(entry)}."
+                    f"{_KINDS.get(kind_of_value, 'text')}. It has {sorted(entry)}."
                 )
 
 

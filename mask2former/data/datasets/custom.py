@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mask2former.data.catalog import register_anew
-from mask2former.data.datasets.custom_coco import register_instances, register_panoptic
+from mask2former.data.datasets.custom_coco import register_instances, register_panoptic, register_videos
 from mask2former.data.datasets.custom_folder import SPLITS, register_folders
 from mask2former.utils.errors import UserError
 from mask2former.utils.text import suggest
@@ -34,6 +34,7 @@ CUSTOM_TYPES = {
     "coco_panoptic": CustomType(
         register_panoptic, ("SPLITS",), "the IMAGES, ANNOTATIONS and PANOPTIC of each of its SPLITS"
     ),
+    "ytvis": CustomType(register_videos, ("SPLITS",), "the IMAGES (frames) and ANNOTATIONS of each of its SPLITS"),
 }
 _DEFAULT_TYPE = "sem_seg_folder"
 

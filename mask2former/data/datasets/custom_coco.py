@@ -1,8 +1,11 @@
-"""Entries of DATASETS.CUSTOM in COCO's formats: JSON files of instances, or panoptic JSON files with PNG folders."""
+"""Entries of DATASETS.CUSTOM in COCO's formats and YouTube-VIS's, which is built like them.
+
+JSON files of instances, panoptic JSON files with PNG folders, or JSON files of tracks with folders of frames.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mask2former.data.catalog import metadata_of, register_anew
@@ -10,6 +13,8 @@ from mask2former.data.datasets.coco import CocoInstances
 from mask2former.data.datasets.coco_json import read_coco
 from mask2former.data.datasets.coco_labels import labels_of_categories
 from mask2former.data.datasets.coco_panoptic import CocoPanoptic
+from mask2former.data.datasets.ytvis import YtvisVideos
+from mask2former.data.datasets.ytvis_json import read_ytvis
 from mask2former.structures import LabelSet
 from mask2former.utils.errors import UserError
 from mask2former.utils.text import suggest
@@ -60,6 +65,20 @@ def register_panoptic(name: str, root: Path, entry: Mapping) -> None:
         register_anew(full_name, source, {**metadata_of(labels), **fields})
 
 
+def register_videos(name: str, root: Path, entry: Mapping) -> None:
+    """Register `<name>_<split>` for each of SPLITS, each with IMAGES (frames) and ANNOTATIONS (YouTube-VIS JSON).
+
+    Raises:
+        UserError: as for `register_instances`.
+    """
+    splits = _paths(name, root, entry, _INSTANCE_KEYS, ())
+    for split, labels in _labels(name, splits, panoptic=False, read=read_ytvis).items():
+        paths, full_name = splits[split], f"{name}_{split}"
+        source = YtvisVideos(paths["ANNOTATIONS"], paths["IMAGES"], full_name)
+        fields = {"image_root": source.image_root, "json_file": source.json_file, "evaluator_type": "ytvis"}
+        register_anew(full_name, source, {**metadata_of(labels), **fields})
+
+
 def _paths(
     name: str, root: Path, entry: Mapping, needed: tuple[str, ...], options: tuple[str, ...]
 ) -> dict[str, dict[str, str]]:
@@ -88,8 +107,10 @@ def _paths_of_split(
     return {word: str(root / str(path)) for word, path in values.items() if path}
 
 
-def _labels(name: str, splits: Mapping[str, Mapping[str, str]], panoptic: bool) -> dict[str, LabelSet]:
-    """Split -> its labels, which agree in all splits but for the numbers that the files use.
+def _labels(
+    name: str, splits: Mapping[str, Mapping[str, str]], panoptic: bool, read: Callable = read_coco
+) -> dict[str, LabelSet]:
+    """Split -> its labels, which agree in all splits but for the numbers that the files use; `read` reads the files.
 
     A split whose JSON file is absent takes those of the first one that is there, and says so when it is used.
     """
@@ -102,7 +123,7 @@ def _labels(name: str, splits: Mapping[str, Mapping[str, str]], panoptic: bool) 
         for word, other in paths.items():
             if not Path(other).exists():
                 raise UserError(f"{other} does not exist. Put it there, or correct {key}.{split}.{word}.")
-        found[split] = labels_of_categories(path, read_coco(path).categories, panoptic)
+        found[split] = labels_of_categories(path, read(path).categories, panoptic)
     if not found:
         path = next(iter(splits.values()))["ANNOTATIONS"]
         raise UserError(f"{path} does not exist. Put it there, or correct {key}.{next(iter(splits))}.ANNOTATIONS.")

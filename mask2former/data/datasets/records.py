@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from mask2former.data.datasets.checks import check_image_size, check_mask_size, in_threads
 from mask2former.data.datasets.objects import completed
+from mask2former.data.datasets.video_records import check_video, frame_records, is_video, objects_of
 from mask2former.data.reading import read_size
 from mask2former.utils.errors import UserError
 
@@ -18,6 +19,7 @@ _TRUTH = {
     "cityscapes_sem_seg": ("sem_seg_file_name",),
     "coco": ("annotations",),
     "cityscapes_instance": ("annotations",),
+    "ytvis": ("annotations",),
 }
 _ANY_TRUTH = ("sem_seg_file_name", "annotations", "pan_seg_file_name")
 
@@ -27,7 +29,8 @@ def complete_records(
 ) -> list[dict]:
     """Copies of the records with "image_id", "height" and "width", and with complete annotations.
 
-    A size that a record states is believed; without it the header of the image is read, and of its maps.
+    A size that a record states is believed; without it the header of the image is read, and of its maps. Records of
+    videos have "file_names" and get "video_id" and "length"; their size is that of the first frame.
 
     Args:
         name: of the data set.
@@ -37,32 +40,44 @@ def complete_records(
         truth_needed: whether records must have ground truth.
 
     Raises:
-        UserError: there is no record, one has no "file_name" or lacks its ground truth, a file is missing or has no
-            readable header, a map has another size than its image, or an annotation is broken.
+        UserError: there is no record, one has neither "file_name" nor "file_names" or lacks its ground truth, a file
+            is missing or has no readable header, a map has another size than its image, the lists of a video differ in
+            length, or an annotation is broken.
     """
     if not records:
         raise UserError(f"Data set {name!r} has no records. Put images in its folder or correct its registration.")
     truth = _TRUTH.get(evaluator_type, _ANY_TRUTH) if truth_needed else ()
     for i, record in enumerate(records):
-        if "file_name" not in record or (truth and not any(key in record for key in truth)):
-            wanted = "file_name" if "file_name" not in record else "' or '".join(truth)
+        has_files = "file_name" in record or is_video(record)
+        if not has_files or (truth and not any(key in record for key in truth)):
+            wanted = "' or '".join(truth if has_files else ("file_name", "file_names"))
             raise UserError(
                 f"Record {i} of data set {name!r} has no '{wanted}' (it has {sorted(record)}). Add it in the function "
                 f"registered for {name!r}" + (f"; its evaluator_type is {evaluator_type!r}." if evaluator_type else ".")
             )
+        if is_video(record):
+            check_video(name, i, record)
     sizes = iter(in_threads(_read_size, [record for record in records if not _is_sized(record)]))
-    found = [{"image_id": r["file_name"], **r, **({} if _is_sized(r) else next(sizes))} for r in records]
+    found = [{**_identity(i, r), **r, **({} if _is_sized(r) else next(sizes))} for i, r in enumerate(records)]
     number, left_out = 0, 0
     for record in found:
         if "annotations" in record:
-            objects = _completed_objects(record)
-            left_out += len(record["annotations"]) - len(objects)
-            record["annotations"] = [o if "id" in o else {"id": number + i, **o} for i, o in enumerate(objects, 1)]
-            number += len(objects)
-        _check_categories(name, record, num_classes)
+            given = len(objects_of(record))
+            _complete_annotations(record, number)
+            number += len(objects_of(record))
+            left_out += given - len(objects_of(record))
+        for frame in frame_records(record):
+            _check_categories(name, frame, num_classes)
     if left_out:
         logger.warning("data set %r: %d annotations without segmentation are left out", name, left_out)
     return found
+
+
+def _identity(position: int, record: dict) -> dict:
+    """What tells a record from others, where it does not say so itself."""
+    if is_video(record):
+        return {"video_id": position, "length": len(record["file_names"])}
+    return {"image_id": record["file_name"]}
 
 
 def _is_sized(record: dict) -> bool:
@@ -70,14 +85,24 @@ def _is_sized(record: dict) -> bool:
 
 
 def _read_size(record: dict) -> dict:
-    """ "height" and "width" of a record without them, from the header of its image; its maps must agree."""
-    size = read_size(record["file_name"])
+    """ "height" and "width" of a record without them, from the header of its (first) image; its maps must agree."""
+    first = frame_records(record)[0]
+    size = read_size(first["file_name"])
     fields = dict(zip(("height", "width"), size, strict=True))
-    check_image_size({**fields, **record}, size)
+    check_image_size({**fields, **first}, size)
     for key, what in (("sem_seg_file_name", "Mask"), ("pan_seg_file_name", "Panoptic map")):
         if key in record:
             check_mask_size(read_size(record[key], what), size, record[key])
     return fields
+
+
+def _complete_annotations(record: dict, number: int) -> None:
+    """Complete the annotations of a record in place; objects of images without id are numbered after `number`."""
+    frames = [_completed_objects(frame) for frame in frame_records(record)]
+    if is_video(record):
+        record["annotations"] = frames
+    else:
+        record["annotations"] = [o if "id" in o else {"id": number + i, **o} for i, o in enumerate(frames[0], 1)]
 
 
 def _completed_objects(record: dict) -> list[dict]:

@@ -11,9 +11,11 @@ import numpy as np
 from tqdm import tqdm
 
 from mask2former.data.catalog import MetadataCatalog, labels_of
+from mask2former.data.datasets.video_records import is_video
 from mask2former.data.inspection.findings import Finding
 from mask2former.data.inspection.loading import load_records
 from mask2former.data.inspection.records import Classes, RecordInspection, inspect_record
+from mask2former.data.inspection.videos import inspect_video
 from mask2former.utils.errors import UserError
 
 _CHUNK = 16  # most records that a worker process is handed at once
@@ -31,14 +33,14 @@ class Inspection:
         self.name, self.records, self.classes = name, records, classes
         self.findings = [*findings]
         self.images_of: dict[bytes, list[str]] = defaultdict(list)  # hash of an image file -> its paths
-        # kind of ground truth -> images, pixels and objects per class, int64 [K,3]
+        # kind of ground truth -> records, pixels and objects per class, int64 [K,3]
         self._counts: dict[str, np.ndarray] = {}
 
-    def add(self, record: Mapping, seen: RecordInspection) -> None:
+    def add(self, seen: RecordInspection) -> None:
         """Take in one record."""
         self.findings += seen.findings
-        if seen.digest:
-            self.images_of[seen.digest].append(record["file_name"])
+        for digest, path in seen.digests.items():
+            self.images_of[digest].append(path)
         for kind, classes in seen.kinds.items():
             table = self._counts.setdefault(kind, np.zeros((len(self.classes.names[kind]), 3), np.int64))
             for k, (pixels, objects) in classes.items():
@@ -56,12 +58,15 @@ class Inspection:
         if kind and self._counts[kind].any():
             names = self.classes.names[kind]
             for k in np.flatnonzero(self._counts[kind][:, 0] == 0):
-                self.findings.append(Finding("unused class", self.name, f"{names[k]!r} ({k}) is in no image"))
+                self.findings.append(
+                    Finding("unused class", self.name, f"{names[k]!r} ({k}) is in no {self.unit[:-1]}")
+                )
 
     def frequencies(self) -> dict[str, list[dict]]:
         """Per kind of ground truth, and class: its name, the images and objects that have it, its share of all pixels.
 
-        Regions of semantic maps count as one object per image; crowds are left out.
+        Of videos, "images" are the videos and "objects" the tracks. Regions of semantic maps count as one object per
+        image; crowds are left out.
         """
         tables = {}
         for kind, table in self._counts.items():
@@ -71,6 +76,11 @@ class Inspection:
                 for name, share, (images, _, objects) in zip(self.classes.names[kind], shares, table, strict=True)
             ]
         return tables
+
+    @property
+    def unit(self) -> str:
+        """What a record is of, "images" or "videos"."""
+        return "videos" if self.records and is_video(self.records[0]) else "images"
 
     @property
     def is_unlabelled(self) -> bool:
@@ -100,13 +110,17 @@ def inspect_dataset(name: str, queries: int, workers: int) -> Inspection:
     records, findings = load_records(name)
     classes, more = _classes(name)
     inspection = Inspection(name, records, classes, findings + more)
-    inspect = partial(inspect_record, classes=classes, queries=queries)
-    for record, seen in zip(
-        records, tqdm(_map(inspect, records, workers), desc=name, total=len(records), unit="image")
-    ):
-        inspection.add(record, seen)
+    inspect = partial(_inspect, classes=classes, queries=queries)
+    unit = inspection.unit[:-1]
+    for seen in tqdm(_map(inspect, records, workers), desc=name, total=len(records), unit=unit):
+        inspection.add(seen)
     inspection.finish()
     return inspection
+
+
+def _inspect(record: Mapping, classes: Classes, queries: int) -> RecordInspection:
+    video = isinstance(record, Mapping) and is_video(record)
+    return (inspect_video if video else inspect_record)(record, classes, queries)
 
 
 def shared_images(inspections: Sequence[Inspection]) -> list[Finding]:

@@ -16,6 +16,7 @@ KINDS: dict[str, tuple[bool, str]] = {
     "duplicate id": (True, "give each image, annotation and segment an id of its own"),
     "polygon": (True, "draw the polygon again, or take it out"),
     "RLE": (True, "export the mask again"),
+    "track": (True, "export the track again: one class, and an entry for each frame of its video"),
     "unlisted segment": (True, "list the id under segments_info, or set its pixels to 0"),
     "shared image": (True, "take the image out of one of the data sets: a test on trained images says little"),
     "reader's warning": (False, "see the message"),

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from mask2former.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
 from mask2former.data.datasets.coco_json import read_json
+from mask2former.data.datasets.ytvis import frame_entries
+from mask2former.data.datasets.ytvis_json import track_problem
 from mask2former.data.inspection.findings import Finding
 from mask2former.utils.errors import UserError
 
@@ -58,6 +60,8 @@ def _undemanding(metadata: Metadata) -> tuple[list[dict], list[Finding]]:
     coco = images and metadata.get("evaluator_type") in _COCO_TYPES
     if coco and metadata.get("panoptic_json") and not str(metadata.name).endswith("_separated"):
         return _panoptic(metadata, Path(images))
+    if images and metadata.get("evaluator_type") == "ytvis" and metadata.get("json_file"):
+        return _videos(metadata, Path(images))
     if coco and metadata.get("json_file"):
         return _instances(metadata, Path(images))
     if images and metadata.get("sem_seg_root"):
@@ -87,6 +91,34 @@ def _panoptic(metadata: Metadata, root: Path) -> tuple[list[dict], list[Finding]
         record["segments_info"] = [
             {**segment, "category_id": class_of(segment.get("category_id"))} for segment in annotation["segments_info"]
         ]
+    return list(records.values()), findings
+
+
+def _videos(metadata: Metadata, root: Path) -> tuple[list[dict], list[Finding]]:
+    """Records of videos; the lists of a track that are too long or too short count as far as there are frames."""
+    path, content = metadata.json_file, read_json(metadata.json_file)
+    class_of = _numbering(metadata, content, ("thing",))
+    findings = [
+        found for kind in ("video", "annotation") for found in _repeated(path, kind, content.get(f"{kind}s") or [])
+    ]
+    records = {}
+    for video in content["videos"]:
+        names = [str(root / name) for name in video["file_names"]]
+        stated = {key: video[key] for key in ("height", "width") if video.get(key) is not None}
+        fields = {"file_names": names, "video_id": video["id"], **stated, "annotations": [[] for _ in names]}
+        records.setdefault(video["id"], fields)
+    for track in content.get("annotations") or ():
+        record = records.get(track.get("video_id"))
+        place = f"{path}, annotation {track.get('id')!r}"
+        if record is None:
+            findings.append(Finding("record", place, f"is of video {track.get('video_id')!r}, which is not there"))
+            continue
+        if problem := track_problem(track, len(record["file_names"])):
+            findings.append(Finding("track", place, problem))
+        if isinstance(track.get("segmentations"), list):
+            for objects, entry in zip(record["annotations"], frame_entries(track)):
+                if entry.get("segmentation"):
+                    objects.append({**entry, "category_id": class_of(entry.get("category_id"))})
     return list(records.values()), findings
 
 

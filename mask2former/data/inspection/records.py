@@ -32,12 +32,12 @@ class RecordInspection:
 
     findings  what is wrong with it
     kinds     kind of ground truth -> class number -> (pixels, objects)
-    digest    hash of the image file, b"" where there is none
+    digests   hash of an image file -> its path
     """
 
     findings: list[Finding]
     kinds: dict[str, dict[int, tuple[int, int]]]
-    digest: bytes
+    digests: dict[bytes, str]
 
 
 def inspect_record(record: Mapping, classes: Classes, queries: int) -> RecordInspection:
@@ -50,12 +50,12 @@ def inspect_record(record: Mapping, classes: Classes, queries: int) -> RecordIns
     """
     name = record.get("file_name") if isinstance(record, Mapping) else None
     if not isinstance(name, str):
-        return RecordInspection([Finding("record", str(record)[:80], 'has no "file_name"')], {}, b"")
-    size, digest, findings = _inspect_image(record, name)
+        return RecordInspection([Finding("record", str(record)[:80], 'has no "file_name"')], {}, {})
+    size, digests, findings = _inspect_image(record, name)
     try:
         tallies = _inspect_truth(record, name, size, classes)
     except (KeyError, TypeError, ValueError, AttributeError) as error:  # of forms that nobody foresaw
-        return RecordInspection([*findings, Finding("record", name, f"has another form: {error!r}")], {}, digest)
+        return RecordInspection([*findings, Finding("record", name, f"has another form: {error!r}")], {}, digests)
     for tally in tallies.values():
         findings += tally.findings
     targets = next((tally.targets for tally in tallies.values()), 0)
@@ -64,21 +64,21 @@ def inspect_record(record: Mapping, classes: Classes, queries: int) -> RecordIns
     if not any(tally.classes or tally.findings for tally in tallies.values()):
         text = "has nothing to learn: no object but crowds, no labelled pixel" if tallies else "has no ground truth"
         findings.append(Finding("no labels", name, text))
-    return RecordInspection(findings, {kind: tally.classes for kind, tally in tallies.items()}, digest)
+    return RecordInspection(findings, {kind: tally.classes for kind, tally in tallies.items()}, digests)
 
 
-def _inspect_image(record: Mapping, name: str) -> tuple[tuple[int, int] | None, bytes, list[Finding]]:
+def _inspect_image(record: Mapping, name: str) -> tuple[tuple[int, int] | None, dict[bytes, str], list[Finding]]:
     """(H, W) of the image, or else what the record states, or None; the hash of its file; what is wrong."""
     stated = (record["height"], record["width"]) if {"height", "width"} <= record.keys() else None
     try:
         size = read_image(name).shape[:2]
-        digest = hashlib.sha1(Path(name).read_bytes()).digest()
+        digests = {hashlib.sha1(Path(name).read_bytes()).digest(): name}
     except UserError as error:
-        return stated, b"", [Finding("image", name, str(error))]
+        return stated, {}, [Finding("image", name, str(error))]
     if stated in (None, size):
-        return size, digest, []
+        return size, digests, []
     text = f"is {size[0]}x{size[1]} pixels (height x width, upright), but its record says {stated[0]}x{stated[1]}"
-    return size, digest, [Finding("size", name, text)]
+    return size, digests, [Finding("size", name, text)]
 
 
 def _inspect_truth(record: Mapping, name: str, size: tuple[int, int] | None, classes: Classes) -> dict[str, Tally]:

@@ -10,13 +10,16 @@ from mask2former.utils.errors import UserError
 
 
 @TRANSFORMER_DECODER.register(name="MultiScaleMaskedTransformerDecoder")
-def build_masked_decoder(cfg: CfgNode, in_channels: int, mask_channels: int) -> MultiScaleMaskedTransformerDecoder:
+def build_masked_decoder(
+    cfg: CfgNode, in_channels: int, mask_channels: int, temporal: bool = False
+) -> MultiScaleMaskedTransformerDecoder:
     mask_former = cfg.MODEL.MASK_FORMER
     if mask_former.TRANSFORMER_IN_FEATURE != "multi_scale_pixel_decoder":
         raise UserError(
             f"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is '{mask_former.TRANSFORMER_IN_FEATURE}', but "
-            "MultiScaleMaskedTransformerDecoder attends to 'multi_scale_pixel_decoder'. For one map, as in MaskFormer, "
-            "set TRANSFORMER_DECODER_NAME to StandardTransformerDecoder (see configs/common/maskformer.yaml)."
+            f"{mask_former.TRANSFORMER_DECODER_NAME} attends to 'multi_scale_pixel_decoder'. For one map, as in "
+            "MaskFormer, set TRANSFORMER_DECODER_NAME to StandardTransformerDecoder (see "
+            "configs/common/maskformer.yaml)."
         )
     _check_width(mask_former)
     projects = in_channels != mask_former.HIDDEN_DIM or mask_former.ENFORCE_INPUT_PROJ
@@ -39,7 +42,13 @@ def build_masked_decoder(cfg: CfgNode, in_channels: int, mask_channels: int) -> 
         dropout=0.0,
         pre_norm=mask_former.PRE_NORM,
         enforce_input_proj=mask_former.ENFORCE_INPUT_PROJ,
+        temporal=temporal,
     )
+
+
+@TRANSFORMER_DECODER.register(name="VideoMultiScaleMaskedTransformerDecoder")
+def build_video_decoder(cfg: CfgNode, in_channels: int, mask_channels: int) -> MultiScaleMaskedTransformerDecoder:
+    return build_masked_decoder(cfg, in_channels, mask_channels, temporal=True)
 
 
 @TRANSFORMER_DECODER.register(name="StandardTransformerDecoder")

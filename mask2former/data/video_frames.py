@@ -1,0 +1,51 @@
+"""Videos as evaluation reads them: frame by frame, however many there are."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from mask2former.data.datasets.checks import check_image_size
+from mask2former.data.reading import read_image
+
+# H, W: size of the files; h, w: size after the transform
+
+
+class VideoFrames:
+    """The frames of a video as a model takes them, read when they are asked for.
+
+    `len`, an index and `for` work as for a list of tensors uint8 [3,h,w]. A loop has the next frames read in threads
+    meanwhile, and holds no more than these, whatever the length.
+
+    Args:
+        file_names: of the frames.
+        size: (H, W) that each has.
+        prepare: makes the model's input of a picture, uint8 RGB [H,W,3].
+    """
+
+    _AHEAD, _THREADS = 4, 2
+
+    def __init__(self, file_names: Sequence[str], size: tuple[int, int], prepare: Callable[[np.ndarray], torch.Tensor]):
+        self.file_names, self.size, self.prepare = file_names, size, prepare
+
+    def __len__(self) -> int:
+        return len(self.file_names)
+
+    def __getitem__(self, t: int) -> torch.Tensor:
+        """Frame `t`; a missing or broken file, or one of another size than the video, is a UserError."""
+        name = self.file_names[t]
+        pixels = read_image(name)
+        check_image_size({"file_name": name, "height": self.size[0], "width": self.size[1]}, pixels.shape[:2])
+        return self.prepare(pixels)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        with ThreadPoolExecutor(self._THREADS) as pool:
+            waiting = deque(pool.submit(self.__getitem__, t) for t in range(min(self._AHEAD, len(self))))
+            for t in range(len(self)):
+                if t + self._AHEAD < len(self):
+                    waiting.append(pool.submit(self.__getitem__, t + self._AHEAD))
+                yield waiting.popleft().result()
