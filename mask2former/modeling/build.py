@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from mask2former.config import CfgNode
@@ -10,6 +11,7 @@ from mask2former.modeling.backbone.build import build_backbone
 from mask2former.modeling.backbone.shape import ShapeSpec
 from mask2former.modeling.criterion import LossTerm, SetCriterion
 from mask2former.modeling.heads import MEMORY_SOURCES, MaskFormerHead
+from mask2former.modeling.layers.recompute import recompute_blocks
 from mask2former.modeling.maskformer import InferenceSettings, MaskFormer
 from mask2former.modeling.matcher import HungarianMatcher, cross_entropy_cost, focal_cost
 from mask2former.modeling.per_pixel import PerPixelBaselineHead, PerPixelBaselinePlusHead, SemanticSegmentor
@@ -21,6 +23,7 @@ from mask2former.structures import LabelSet, builtin_labels
 from mask2former.utils.errors import UserError
 from mask2former.utils.text import suggest
 
+COMPILED_PARTS = ("backbone", "sem_seg_head")  # matching and post-processing follow the data, not a graph
 PER_PIXEL_HEADS = ("PerPixelBaselineHead", "PerPixelBaselinePlusHead")
 # MODEL.MASK_FORMER.MASK_LOSS -> what MASK_WEIGHT weighs in the loss, and in matching
 MASK_LOSSES = {
@@ -37,7 +40,15 @@ def build_model(cfg: CfgNode, labels: LabelSet | None = None) -> nn.Module:
     """
     if labels is None and cfg.DATASETS.TRAIN:
         labels = builtin_labels(cfg.DATASETS.TRAIN[0])
-    return META_ARCH.get(cfg.MODEL.META_ARCHITECTURE)(cfg, labels).to(cfg.MODEL.DEVICE)
+    model = META_ARCH.get(cfg.MODEL.META_ARCHITECTURE)(cfg, labels).to(cfg.MODEL.DEVICE)
+    if cfg.MODEL.CHANNELS_LAST:
+        model = model.to(memory_format=torch.channels_last)  # maps follow the layout of the convolutions' weights
+    if cfg.MODEL.ACTIVATION_CHECKPOINTING:
+        recompute_blocks(model)
+    if cfg.MODEL.COMPILE:
+        for part in COMPILED_PARTS:
+            getattr(model, part).compile()
+    return model
 
 
 @META_ARCH.register(name="MaskFormer")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from torch import Tensor, nn
 
 from mask2former.modeling.transformer_decoder.output import QueryPredictions
@@ -24,9 +26,18 @@ class MaskFormerHead(nn.Module):
         self.pixel_decoder = pixel_decoder
         self.predictor = predictor
         self.memory_from = memory_from
+        self._folds = (
+            memory_from == MEMORY_SOURCES[0]
+            and _accepts(pixel_decoder, "project")
+            and _accepts(predictor, "projection")
+        )
 
     def forward(self, maps: dict[str, Tensor], frames: int, every_layer: bool) -> QueryPredictions:
         """Maps {name: [N,C,h,w]} of ``frames`` = T frames; ``every_layer`` keeps auxiliary predictions."""
+        if self._folds and not self.training:
+            # matching samples mask features with zeros around them, which the convolution's bias would not see
+            mask_features, memory = self.pixel_decoder(maps, project=False)
+            return self.predictor(memory, mask_features, frames, every_layer, self.pixel_decoder.mask_features)
         mask_features, memory = self.pixel_decoder(maps)
         if self.memory_from == "transformer_encoder":
             memory = memory[:1]
@@ -35,3 +46,8 @@ class MaskFormerHead(nn.Module):
         elif self.memory_from != "multi_scale_pixel_decoder":
             memory = [maps[self.memory_from]]
         return self.predictor(memory, mask_features, frames, every_layer)
+
+
+def _accepts(module: nn.Module, argument: str) -> bool:
+    """Whether a module can be called with an argument: users' own ones need not know it."""
+    return argument in inspect.signature(module.forward).parameters

@@ -22,6 +22,8 @@ from mask2former.modeling.transformer_decoder.output import QueryPredictions
 
 # L layers, B batch, Q queries, K classes, M targets of all images, N of one, T frames, P samples per mask
 
+_SAMPLES = 1 << 22  # of all queries, looked at together: with all layers at once they are the peak of a training step
+
 
 @dataclass
 class Assignment:
@@ -74,12 +76,15 @@ class HungarianMatcher(nn.Module):
         probability = predictions.class_logits.to(dtype).softmax(-1)
         columns = []
         for image, (label, classes) in enumerate(zip(labels, targets.classes.split(targets.counts))):
-            logits = torch.matmul(predictions.mask_embed[:, image].to(dtype), sampled[image])  # [L,Q,T*P]
-            cost = self.mask_weight * self.mask_cost(logits, label)
-            cost += self.dice_weight * dice_cost(logits, label)
-            cost -= self.class_weight * probability[:, image][..., classes]
-            columns.append(cost)
+            embed = predictions.mask_embed[:, image].to(dtype)  # [L,Q,C]
+            layers = max(1, _SAMPLES // (embed.shape[1] * sampled.shape[2]))
+            cost = torch.cat([self._mask_costs(some @ sampled[image], label) for some in embed.split(layers)])
+            columns.append(cost - self.class_weight * probability[:, image][..., classes])
         return torch.cat(columns, 2)
+
+    def _mask_costs(self, logits: Tensor, label: Tensor) -> Tensor:
+        """[L,Q,N] from logits [L,Q,T*P] and labels [N,T*P]."""
+        return self.mask_weight * self.mask_cost(logits, label) + self.dice_weight * dice_cost(logits, label)
 
 
 def _image_index(counts: list[int], device: torch.device) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 # N maps, C channels, P points, H W map size
 
 _PORTION = 256  # masks sampled at a time
+_CANDIDATES = 1 << 21  # points of all masks chosen from at a time
 
 
 def random_points(count: int, points: int, like: Tensor) -> Tensor:
@@ -74,6 +75,12 @@ def uncertain_points(logits: Tensor, points: int, oversample_ratio: float, impor
     Of ``oversample_ratio * P`` random candidates the ``importance_ratio * P`` least certain ones are kept; the
     others are drawn anew, uniformly.
     """
+    at_once = max(1, _CANDIDATES // max(1, int(points * oversample_ratio)))
+    portions = [_uncertain(some, points, oversample_ratio, importance_ratio) for some in logits.split(at_once)]
+    return torch.cat(portions)
+
+
+def _uncertain(logits: Tensor, points: int, oversample_ratio: float, importance_ratio: float) -> Tensor:
     candidates = random_points(len(logits), int(points * oversample_ratio), logits)
     certainty = sample_map(logits[:, None], candidates)[:, 0].abs()
     important = int(points * importance_ratio)

@@ -8,6 +8,9 @@ from mask2former.config import CfgNode, get_cfg, load_cfg
 from mask2former.config.compat import IGNORED_KEYS, IGNORED_SECTIONS, is_ignored
 
 OURS = {
+    "MODEL.ACTIVATION_CHECKPOINTING",
+    "MODEL.CHANNELS_LAST",
+    "MODEL.COMPILE",
     "DATASETS.CUSTOM",
     "IMPORTS",
     "MODEL.MASK_FORMER.CLASS_WEIGHTS",

@@ -1,5 +1,6 @@
 """Swin against its definition, token by token; sizes, recomputation, and the recipe's keys."""
 
+import copy
 import math
 
 import pytest
@@ -11,6 +12,7 @@ from mask2former.config import get_cfg
 from mask2former.modeling import build_model
 from mask2former.modeling.backbone.build import build_backbone
 from mask2former.modeling.backbone.swin import PatchMerging, SwinBlock, SwinTransformer, WindowAttention
+from mask2former.modeling.layers.recompute import recompute_blocks
 from mask2former.utils.errors import UserError
 
 TINY = {"channels": 8, "depths": (2, 2, 2, 1), "num_heads": (1, 2, 2, 4), "window": 3, "mlp_ratio": 2.0}
@@ -128,8 +130,8 @@ def gradients(backbone, image) -> dict[str, Tensor]:
 def test_recomputing_blocks_changes_no_gradient():
     options = {**TINY, "drop": 0.1, "attn_drop": 0.1, "drop_path": 0.5}
     plain = draw(SwinTransformer(**options))
-    recomputing = SwinTransformer(**options, use_checkpoint=True).double()
-    recomputing.load_state_dict(plain.state_dict())
+    recomputing = copy.deepcopy(plain)
+    recompute_blocks(recomputing)
     image = torch.randn(2, 3, 40, 52, dtype=torch.float64)
     torch.testing.assert_close(gradients(recomputing, image), gradients(plain, image))
 
@@ -226,7 +228,7 @@ def test_every_key_of_the_recipe_acts():
     assert (block.shift, block.attn.scale, block.attn.attn_drop) == (2, 0.7, 0.2)
     assert (block.attn.proj_drop.p, block.mlp.drop1.p, backbone.pos_drop.p) == (0.1, 0.1, 0.1)
     assert block.drop_path.drop_prob == pytest.approx(0.2)  # third of five blocks
-    assert all(stage.use_checkpoint for stage in backbone.layers)
+    assert all(block.recompute for stage in backbone.layers for block in stage.blocks)
 
 
 def test_freeze_at_leaves_swin_alone():

@@ -12,6 +12,7 @@ from mask2former.modeling.backbone.resnet import ResNet
 from mask2former.modeling.backbone.shape import ShapeSpec
 from mask2former.modeling.backbone.swin import SwinTransformer
 from mask2former.modeling.backbone.timm import TimmBackbone
+from mask2former.modeling.layers.recompute import recompute_blocks
 from mask2former.modeling.registry import BACKBONE
 from mask2former.utils.errors import UserError
 
@@ -70,7 +71,7 @@ def _resnet(cfg: CfgNode, image: ShapeSpec, stem: str, dilations: Sequence[int],
 def build_swin(cfg: CfgNode, image: ShapeSpec) -> SwinTransformer:
     """Nothing of it is ever frozen: as in the published code, BACKBONE.FREEZE_AT is for ResNets alone."""
     swin = cfg.MODEL.SWIN
-    return SwinTransformer(
+    backbone = SwinTransformer(
         in_channels=image.channels,
         patch=swin.PATCH_SIZE,
         channels=swin.EMBED_DIM,
@@ -86,8 +87,10 @@ def build_swin(cfg: CfgNode, image: ShapeSpec) -> SwinTransformer:
         pretrain_size=swin.PRETRAIN_IMG_SIZE if swin.APE else None,
         patch_norm=swin.PATCH_NORM,
         out_features=swin.OUT_FEATURES,
-        use_checkpoint=swin.USE_CHECKPOINT,
     )
+    if swin.USE_CHECKPOINT:
+        recompute_blocks(backbone)
+    return backbone
 
 
 @BACKBONE.register(name="D2DiNAT")

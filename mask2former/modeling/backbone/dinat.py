@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mask2former.modeling.backbone.shape import ShapeSpec
 from mask2former.modeling.backbone.stages import STAGES, check_stages, init_linear
+from mask2former.modeling.layers.recompute import Recomputable
 from mask2former.ops import neighborhood_attention_2d
 from mask2former.utils.errors import UserError
 
@@ -58,7 +59,7 @@ class NeighborhoodAttention(nn.Module):
         return self.proj_drop(self.proj(out))
 
 
-class Block(nn.Module):
+class Block(Recomputable):
     """Neighbourhood attention and an MLP, both residual and normalised before.
 
     layer_scale  initial factor of both, learned per channel (Touvron et al., CaiT, ICCV 2021); None: none

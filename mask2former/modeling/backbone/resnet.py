@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mask2former.modeling.backbone.shape import ShapeSpec
 from mask2former.modeling.layers.conv import Conv2d, build_norm, freeze, init_msra
+from mask2former.modeling.layers.recompute import Recomputable
 from mask2former.utils.errors import UserError
 
 # N batch, C channels, H W image size
@@ -55,7 +56,7 @@ class DeepLabStem(nn.Module):
 STEMS = {"basic": BasicStem, "deeplab": DeepLabStem}
 
 
-class BottleneckBlock(nn.Module):
+class BottleneckBlock(Recomputable):
     """1x1, 3x3, 1x1 with a shortcut; the stride sits in the first 1x1 (MSRA) or in the 3x3 (torchvision)."""
 
     def __init__(
@@ -90,7 +91,7 @@ class BottleneckBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv3(F.relu_(self.conv2(F.relu_(self.conv1(x)))))
-        return F.relu_(out + (x if self.shortcut is None else self.shortcut(x)))
+        return F.relu_(out.add_(x if self.shortcut is None else self.shortcut(x)))
 
 
 class ResNet(nn.Module):

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mask2former.modeling.backbone.shape import ShapeSpec
 from mask2former.modeling.backbone.stages import STAGES, check_stages, init_linear
+from mask2former.modeling.layers.recompute import Recomputable
 from mask2former.utils.errors import UserError
 
 # B batch, C channels, H W size of a map in tokens; Y X windows down and across, N tokens of a window, G heads,
@@ -125,7 +125,7 @@ class WindowAttention(nn.Module):
         return self.proj_drop(self.proj(out.flatten(4)))
 
 
-class SwinBlock(nn.Module):
+class SwinBlock(Recomputable):
     """Window attention and an MLP, both residual and normalised before (sec. 3.2, eq. 3)."""
 
     def __init__(
@@ -172,11 +172,8 @@ class PatchMerging(nn.Module):
 class Stage(nn.Module):
     """Blocks, every second one with shifted windows, and the merging of patches that follows them."""
 
-    def __init__(
-        self, channels: int, drop_paths: Sequence[float], *, window: int, merges: bool, use_checkpoint: bool, **block
-    ):
+    def __init__(self, channels: int, drop_paths: Sequence[float], *, window: int, merges: bool, **block):
         super().__init__()
-        self.use_checkpoint = use_checkpoint
         self.blocks = nn.ModuleList(
             SwinBlock(channels, window=window, shift=window // 2 if i % 2 else 0, drop_path=p, **block)
             for i, p in enumerate(drop_paths)
@@ -185,8 +182,7 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
-            recompute = self.use_checkpoint and torch.is_grad_enabled()
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+            x = block(x)
         return x
 
 
@@ -213,7 +209,6 @@ class SwinTransformer(nn.Module):
     window             edge of a window, in tokens; every second block shifts them by half of it
     drop_path          stochastic depth: grows linearly from 0 at the first block to this at the last
     pretrain_size      image edge whose absolute position embeddings are kept; None: no such embedding
-    use_checkpoint     recompute each block in the backward pass
     """
 
     def __init__(
@@ -234,7 +229,6 @@ class SwinTransformer(nn.Module):
         pretrain_size: int | None = None,
         patch_norm: bool = True,
         out_features: Sequence[str] = STAGES,
-        use_checkpoint: bool = False,
     ):
         super().__init__()
         check_stages("SWIN", channels, depths, num_heads, out_features)
@@ -259,7 +253,6 @@ class SwinTransformer(nn.Module):
                 qk_scale=qk_scale,
                 drop=drop,
                 attn_drop=attn_drop,
-                use_checkpoint=use_checkpoint,
             )
             self.layers.append(stage)
             if name in out_features:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mask2former.modeling.layers.recompute import Recomputable
+
 # B batch, Q queries, S memory pixels, C channels
 
 
@@ -41,7 +43,7 @@ class MultiheadAttention(nn.Module):
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
-class _Residual(nn.Module):
+class _Residual(Recomputable):
     """``x + f(x)`` with the norm after the sum (as published) or before ``f``."""
 
     def __init__(self, channels: int, dropout: float, pre_norm: bool):

@@ -17,10 +17,9 @@ class FrozenBatchNorm(FrozenBatchNorm2d):
     """torchvision's FrozenBatchNorm2d that answers in the precision of its input, and can replace trained norms."""
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        shift = self.bias - self.running_mean * scale
         # under autocast the maps stay in half precision; scale and shift are made in full
-        return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
+        scale, shift = (v.to(x.dtype)[:, None, None] for v in scale_and_shift(self))
+        return x * scale + shift
 
     @classmethod
     def freeze(cls, module: nn.Module) -> nn.Module:
@@ -32,6 +31,19 @@ class FrozenBatchNorm(FrozenBatchNorm2d):
         for name, child in module.named_children():
             module.add_module(name, cls.freeze(child))
         return module
+
+
+def scale_and_shift(norm: FrozenBatchNorm | nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
+    """What a batch norm with fixed statistics multiplies each channel by, and what it then adds, [C] each."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return scale, norm.bias - norm.running_mean * scale
+
+
+def _is_fixed(norm: nn.Module | None) -> bool:
+    """Whether a norm is the same affine map of each channel for every input."""
+    if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        return not norm.training and norm.affine and norm.running_mean is not None
+    return isinstance(norm, FrozenBatchNorm)
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
@@ -54,7 +66,11 @@ def build_norm(name: str, channels: int) -> nn.Module | None:
 
 
 class Conv2d(nn.Conv2d):
-    """nn.Conv2d followed by an optional norm, stored as its child ``norm``, and an optional activation."""
+    """nn.Conv2d followed by an optional norm, stored as its child ``norm``, and an optional activation.
+
+    A norm with fixed statistics is multiplied into the weights: the same result without a pass over the map, and
+    without a copy of it for the backward pass.
+    """
 
     def __init__(self, *args, norm: nn.Module | None = None, activation: Callable | None = None, **kwargs):
         super().__init__(*args, **kwargs)
@@ -62,9 +78,14 @@ class Conv2d(nn.Conv2d):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        x = super().forward(x)
-        if self.norm is not None:
-            x = self.norm(x)
+        if _is_fixed(self.norm):
+            scale, shift = scale_and_shift(self.norm)
+            bias = shift if self.bias is None else shift + self.bias * scale
+            x = self._conv_forward(x, self.weight * scale[:, None, None, None], bias)
+        else:
+            x = super().forward(x)
+            if self.norm is not None:
+                x = self.norm(x)
         return x if self.activation is None else self.activation(x)
 
 

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mask2former.modeling.layers.attention import MultiheadAttention
+from mask2former.modeling.layers.recompute import Recomputable
 
 # L layers, B batch, Q queries, S pixels, C channels
 
 
-class _Layer(nn.Module):
+class _Layer(Recomputable):
     """What both kinds of layers share: a feed-forward net, and steps ``x + f(x)`` with the norm after or before."""
 
     def __init__(self, channels: int, num_heads: int, hidden_channels: int, dropout: float, pre_norm: bool):

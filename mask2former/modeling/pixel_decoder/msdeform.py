@@ -10,10 +10,12 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mask2former.modeling.backbone.shape import ShapeSpec
 from mask2former.modeling.layers.conv import build_norm, conv_norm, init_xavier
 from mask2former.modeling.layers.position_encoding import sine_position_encoding
+from mask2former.modeling.layers.recompute import Recomputable
 from mask2former.ops import ms_deform_attn
 from mask2former.utils.errors import UserError
 
@@ -64,7 +66,7 @@ class MSDeformAttn(nn.Module):
         return self.output_proj(out)
 
 
-class EncoderLayer(nn.Module):
+class EncoderLayer(Recomputable):
     """Deformable self-attention and a feed-forward net, each followed by its norm."""
 
     def __init__(
@@ -82,8 +84,12 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, pixels: Tensor, shapes: Tensor) -> Tensor:
         x = self.norm1(x + self.drop(self.self_attn(x + position, x, reference, pixels, shapes)))
-        hidden = self.drop(F.relu(self.linear1(x)))
-        return self.norm2(x + self.drop(self.linear2(hidden)))
+        # the hidden maps of all layers would be the largest part of what is kept for the backward pass
+        change = checkpoint(self._feed_forward, x, use_reentrant=False) if self.training else self._feed_forward(x)
+        return self.norm2(x + self.drop(change))
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        return self.linear2(self.drop(F.relu(self.linear1(x))))
 
 
 class _Encoder(nn.Module):
@@ -200,14 +206,15 @@ class MSDeformAttnPixelDecoder(nn.Module):
                 f"MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS is {num_layers}: MSDeformAttnPixelDecoder needs at least 1."
             )
 
-    def forward(self, maps: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, maps: dict[str, Tensor], project: bool = True) -> tuple[Tensor, list[Tensor]]:
+        """Without ``project`` the mask features [N,C,h,w] lack their last layer, the 1x1 convolution mask_features."""
         projected = [proj(maps[name]) for proj, name in zip(self.input_proj, self.encoder_in)]
         out = self.transformer(projected)
         for name, number in zip(self.lateral_in, self._numbers):
             lateral = getattr(self, f"adapter_{number}")(maps[name])
             coarser = F.interpolate(out[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False)
             out.append(getattr(self, f"layer_{number}")(lateral + coarser))
-        return self.mask_features(out[-1]), out[: self.num_memory_levels]
+        return self.mask_features(out[-1]) if project else out[-1], out[: self.num_memory_levels]
 
 
 def _project(in_channels: int, channels: int) -> nn.Sequential:

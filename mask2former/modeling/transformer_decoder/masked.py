@@ -67,17 +67,23 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         self.mask_embed = MLP(hidden_channels, hidden_channels, mask_channels, 3)
 
     def forward(
-        self, memory: list[Tensor], mask_features: Tensor, frames: int = 1, every_layer: bool = True
+        self,
+        memory: list[Tensor],
+        mask_features: Tensor,
+        frames: int = 1,
+        every_layer: bool = True,
+        projection: nn.Conv2d | None = None,
     ) -> QueryPredictions:
         """Memory maps [B*T,C,h,w], coarsest first, and mask features [B*T,M,h,w] of ``frames`` = T frames.
 
         ``every_layer`` keeps the predictions of all layers (L = num_layers + 1), else the final one's (L = 1).
+        ``projection`` is a 1x1 convolution that ``mask_features`` have still before them.
         """
         features = clips(mask_features, frames)
         keys, values, masks_at = zip(*(self._level(i, m, features, frames) for i, m in enumerate(memory)))
         position = self.query_embed.weight
         queries = self.query_feat.weight.expand(features.shape[0], -1, -1)
-        kept = [self._embed(queries)]
+        kept = [self._embed(queries, projection)]
         blocks = zip(
             self.transformer_cross_attention_layers,
             self.transformer_self_attention_layers,
@@ -85,12 +91,13 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         )
         for index, (cross, self_attention, ffn) in enumerate(blocks):
             level = index % self.num_levels
-            allowed = _foreground(kept[-1][1], masks_at[level])
+            allowed = _foreground(*kept[-1][1:], masks_at[level])
             queries = cross(queries, position, keys[level], values[level], allowed)
             queries = ffn(self_attention(queries, position))
-            kept.append(self._embed(queries))
-        normed, mask_embed = (torch.stack(x) for x in zip(*(kept if every_layer else kept[-1:])))
-        return QueryPredictions(self.class_embed(normed), mask_embed, features)
+            kept.append(self._embed(queries, projection))
+        normed, mask_embed, bias = zip(*(kept if every_layer else kept[-1:]))
+        mask_bias = None if projection is None else torch.stack(bias)
+        return QueryPredictions(self.class_embed(torch.stack(normed)), torch.stack(mask_embed), features, mask_bias)
 
     def _level(self, level: int, memory: Tensor, features: Tensor, frames: int) -> tuple[Tensor, Tensor, Tensor]:
         """Keys and values [B,S,C] of a memory map, and the mask features [B,M,S] at its resolution."""
@@ -113,14 +120,19 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         )
         return keys, values, clips(resized, frames).flatten(2)
 
-    def _embed(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Normed queries [B,Q,C], from which classes are predicted, and their mask embeddings [B,Q,M]."""
+    def _embed(self, queries: Tensor, projection: nn.Conv2d | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Normed queries [B,Q,C], from which classes are predicted, their mask embeddings [B,Q,M], and biases [B,Q]."""
         normed = self.decoder_norm(queries)
-        return normed, self.mask_embed(normed)
+        embed = self.mask_embed(normed)
+        if projection is None:
+            return normed, embed, None
+        # <e, W f + b> = <W'e, f> + <e, b>: a product with few queries instead of one with every pixel
+        return normed, embed @ projection.weight.flatten(1), embed @ projection.bias
 
 
 @torch.no_grad()
-def _foreground(mask_embed: Tensor, features: Tensor) -> Tensor:
+def _foreground(mask_embed: Tensor, bias: Tensor | None, features: Tensor) -> Tensor:
     """Where a query's mask has a probability of at least one half, [B,Q,S]; everywhere for an empty mask."""
-    allowed = torch.einsum("bqc,bcs->bqs", mask_embed, features) >= 0
+    logits = torch.einsum("bqc,bcs->bqs", mask_embed, features)
+    allowed = logits >= (0 if bias is None else -bias[..., None])
     return allowed | ~allowed.any(2, keepdim=True)

@@ -17,23 +17,32 @@ class QueryPredictions:
 
     class_logits  [L,B,Q,K+1], the last class is "no object"; None where each query stands for a class
     mask_embed    [L,B,Q,C]
-    mask_features [B,C,T,h,w]; the mask logits of a query are ``<mask_embed, mask_features>``
+    mask_features [B,C,T,h,w]; the mask logits of a query are ``<mask_embed, mask_features> + mask_bias``
+    mask_bias     [L,B,Q]; None: zero
     """
 
     class_logits: Tensor | None
     mask_embed: Tensor
     mask_features: Tensor
+    mask_bias: Tensor | None = None
 
     def masks(self) -> Tensor:
         """Mask logits [L,B,Q,T,h,w] of every query of every layer."""
-        return torch.einsum("lbqc,bcthw->lbqthw", self.mask_embed, self.mask_features)
+        return self._masks(slice(None))
 
     def final_masks(self) -> Tensor:
         """Mask logits [B,Q,T,h,w] of every query of the final layer."""
-        return torch.einsum("bqc,bcthw->bqthw", self.mask_embed[-1], self.mask_features)
+        return self._masks(slice(-1, None))[0]
+
+    def _masks(self, layers: slice) -> Tensor:
+        masks = torch.einsum("lbqc,bcthw->lbqthw", self.mask_embed[layers], self.mask_features)
+        return masks if self.mask_bias is None else masks.add_(self.mask_bias[layers, ..., None, None, None])
 
     def masks_of(self, queries: Sequence[Tensor]) -> Tensor:
-        """Mask logits [L,sum n_b,T,h,w] of the queries chosen for each image: B index tensors [L,n_b]."""
+        """Mask logits [L,sum n_b,T,h,w] of the queries chosen for each image: B index tensors [L,n_b].
+
+        For training, where there is no ``mask_bias``.
+        """
         parts = [
             torch.einsum("lnc,cthw->lnthw", embed.gather(1, chosen[..., None].expand(-1, -1, embed.shape[2])), features)
             for embed, features, chosen in zip(self.mask_embed.unbind(1), self.mask_features.unbind(0), queries)

@@ -1,0 +1,123 @@
+"""What is left out, folded or recomputed changes no number."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from mask2former.modeling import build_model, matcher
+from mask2former.modeling.backbone.resnet import BottleneckBlock
+from mask2former.modeling.layers.conv import Conv2d, FrozenBatchNorm
+from mask2former.modeling.layers.recompute import recompute_blocks
+from mask2former.ops import point_sample
+
+
+def with_statistics(norm):
+    for value in norm.state_dict().values():
+        if value.is_floating_point():
+            value.uniform_(0.5, 2)
+    return norm
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("norm", [FrozenBatchNorm(6), nn.BatchNorm2d(6).eval()])
+def test_a_fixed_norm_in_the_weights_equals_one_after_them(norm, bias):
+    torch.manual_seed(0)
+    conv = Conv2d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2, bias=bias, norm=with_statistics(norm)).double()
+    x = torch.randn(2, 4, 9, 8, dtype=torch.float64, requires_grad=True)
+    wanted = conv.norm(nn.functional.conv2d(x, conv.weight, conv.bias, 2, 1, 2, 2))
+    found = conv(x)
+    torch.testing.assert_close(found, wanted)
+    leaves = [x, conv.weight]
+    for one, other in zip(
+        torch.autograd.grad(found.sin().sum(), leaves), torch.autograd.grad(wanted.sin().sum(), leaves)
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_norm_in_training_still_counts_the_batch():
+    conv = Conv2d(4, 6, 1, norm=nn.BatchNorm2d(6))
+    conv(torch.randn(2, 4, 5, 5) + 3)
+    assert conv.norm.num_batches_tracked == 1
+
+
+def test_masks_of_unprojected_features_equal_those_of_projected_ones(tiny_cfg, make_inputs):
+    torch.manual_seed(0)
+    model = build_model(tiny_cfg).double().eval()
+    nn.init.normal_(model.sem_seg_head.pixel_decoder.mask_features.bias)
+    folded = model.predict_raw(make_inputs())
+    model.sem_seg_head._folds = False
+    torch.testing.assert_close(model.predict_raw(make_inputs()), folded)
+
+
+def training_gradients(model, inputs):
+    torch.manual_seed(1)
+    sum(model(inputs).values()).backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("backbone", ["timm/test_resnet", "build_resnet_backbone", "D2DiNAT"])
+def test_recomputing_every_block_keeps_all_gradients(tiny_cfg, make_inputs, backbone):
+    tiny_cfg.MODEL.BACKBONE.NAME = backbone
+    tiny_cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = tiny_cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 16
+    tiny_cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 4
+    tiny_cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    tiny_cfg.MODEL.DINAT.EMBED_DIM, tiny_cfg.MODEL.DINAT.NUM_HEADS = 8, [1, 1, 2, 2]
+    tiny_cfg.MODEL.DINAT.DEPTHS, tiny_cfg.MODEL.DINAT.DILATIONS = [1, 1, 1, 1], [[1], [1], [1], [1]]
+    tiny_cfg.MODEL.MASK_FORMER.DROPOUT = 0.1
+    torch.manual_seed(0)
+    plain = build_model(tiny_cfg).double()
+    recomputing = copy.deepcopy(plain)
+    recompute_blocks(recomputing)
+    wanted, found = (training_gradients(model, make_inputs()) for model in (plain, recomputing))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_the_key_sets_every_block(tiny_cfg):
+    tiny_cfg.MODEL.BACKBONE.NAME, tiny_cfg.MODEL.ACTIVATION_CHECKPOINTING = "build_resnet_backbone", True
+    tiny_cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    blocks = [m for m in build_model(tiny_cfg).modules() if isinstance(m, BottleneckBlock)]
+    assert len(blocks) == 16 and all(block.recompute for block in blocks)
+
+
+def test_channels_last_keeps_predictions(tiny_cfg, make_inputs):
+    models = []
+    for tiny_cfg.MODEL.CHANNELS_LAST in (False, True):
+        torch.manual_seed(0)
+        models.append(build_model(tiny_cfg).double().eval())
+    weight = next(p for p in models[1].backbone.parameters() if p.dim() == 4 and min(p.shape) > 1)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    raw = [model.predict_raw(make_inputs()) for model in models]
+    torch.testing.assert_close(raw[1], raw[0])
+
+
+def test_costs_of_some_layers_at_a_time_are_those_of_all(tiny_cfg, make_inputs, monkeypatch):
+    torch.manual_seed(0)
+    model = build_model(tiny_cfg).double()
+    torch.manual_seed(1)
+    wanted = model(make_inputs())
+    monkeypatch.setattr(matcher, "_SAMPLES", 1)
+    torch.manual_seed(1)
+    torch.testing.assert_close(model(make_inputs()), wanted)
+
+
+def test_uncertain_points_of_portions_are_uncertain_too(monkeypatch):
+    torch.manual_seed(0)
+    logits = (torch.arange(32.0) - 15.5).expand(5, 32, 32)  # zero in the middle column
+    monkeypatch.setattr(point_sample, "_CANDIDATES", 300)
+    points = point_sample.uncertain_points(logits, 100, 3.0, 0.75)
+    assert points.shape == (5, 100, 2)
+    assert ((points[:, :75, 0] - 0.5).abs() < 0.25).all()  # the least certain quarter of the candidates is kept
+
+
+@pytest.mark.slow
+def test_a_compiled_model_predicts_the_same(tiny_cfg, make_inputs):
+    raw, states = [], []
+    for tiny_cfg.MODEL.COMPILE in (False, True):
+        torch.manual_seed(0)
+        model = build_model(tiny_cfg).eval()
+        states.append(list(model.state_dict()))
+        raw.append(model.predict_raw(make_inputs()))
+    assert states[0] == states[1]
+    torch.testing.assert_close(raw[1], raw[0], rtol=1e-3, atol=1e-4)
