@@ -53,6 +53,6 @@ def test_of_mask2former_with_a_change(cached, r50):
 
 def test_without_the_recipes_the_way_out_is_told(cached, monkeypatch, tmp_path):
     cached("coco/panoptic/R50", {"model": {"a": torch.zeros(1)}})
-    monkeypatch.setattr(zoo_module, "_ROOT", tmp_path)
+    monkeypatch.setattr(zoo_module, "CONFIGS", tmp_path / "configs")
     with pytest.raises(UserError, match=r"maskformer2_R50_bs16_50ep.yaml.* installed package .*--config-file FILE"):
         Predictor("zoo://coco/panoptic/R50")
