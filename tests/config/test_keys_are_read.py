@@ -155,7 +155,7 @@ def asked_by_building(recipe: Path) -> set[str]:
 
 
 def published_recipes(root: Path) -> list[Path]:
-    folders = ("ade20k", "cityscapes", "coco", "mapillary-vistas", "maskformer")
+    folders = ("ade20k", "cityscapes", "coco", "mapillary-vistas", "maskformer", "mmdet")
     paths = (path for folder in folders for path in (root / folder).rglob("*.yaml"))
     return sorted(path for path in paths if not path.name.startswith("Base"))
 
@@ -167,7 +167,7 @@ def test_what_a_recipe_sets_is_asked_for_when_it_is_built(repo_dir, doors):
     )
     elsewhere |= {key for key in keys_read_in([package / "data" / "build.py"]) if key.startswith("DATALOADER.")}
     recipes = published_recipes(repo_dir / "configs")
-    assert len(recipes) == 85
+    assert len(recipes) == 99
     unasked: dict[str, list[str]] = {}
     for recipe in recipes:
         cfg, asked = load_cfg(recipe), asked_by_building(recipe)
