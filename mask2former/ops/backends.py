@@ -59,7 +59,7 @@ def _choose(op: str, device_type: str, forced: str | None) -> str:
 
 
 def _serves(op: str, device_type: str, name: str, *, required: bool) -> bool:
-    """Whether the implementation can run here and gives the right numbers; UserError where it is required and does not."""
+    """Whether the implementation can run here and gives the right numbers. Raises UserError for a required one."""
     if not _runs(name, required=required):
         return False
     worst = None if name == "torch" else device_check.misfit(op, MODULES[op][name], device_type)

@@ -94,9 +94,10 @@ def _levels(spatial_shapes: Tensor, pixels: int) -> Tensor:
 
 # ---- the custom op: forward, backward, and what tracers need to know of them
 
-# A backend's module (`backends.MODULES`) has `ms_deform_attn_forward(value, shapes, locations, weights)` -> [B,Q,H*D] and
-# `ms_deform_attn_backward(grad, value, shapes, locations, weights)` -> gradients of value, locations and weights, all
-# like the tensors they belong to. shapes comes from `_levels`.
+# A backend's module (`backends.MODULES`) has
+#   ms_deform_attn_forward(value, shapes, locations, weights) -> [B,Q,H*D]
+#   ms_deform_attn_backward(grad, value, shapes, locations, weights) -> gradients of value, locations and weights
+# all like the tensors they belong to; shapes comes from `_levels`.
 
 
 def _module(device: torch.device) -> ModuleType:
