@@ -29,9 +29,8 @@ def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:
 
 def count_flops(call: Callable[[], Any]) -> tuple[Any, int]:
     """What `call` returns, and the FLOPs of its matrix products, convolutions and attention."""
-    # our op is no operator of torch's, and not there where only plain torch runs
-    ours = getattr(torch.ops.mask2former, "neighborhood_attention_2d", None)
-    with FlopCounterMode(display=False, custom_mapping={ours: _neighborhood_flops} if ours else {}) as counter:
+    ours = {torch.ops.mask2former.neighborhood_attention_2d: _neighborhood_flops}  # no operator of torch's own
+    with FlopCounterMode(display=False, custom_mapping=ours) as counter:
         found = call()
     return found, counter.get_total_flops()
 
