@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+import mask2former.ops  # noqa: F401  (registers the op below)
+
 # B batch, N heads, H W pixels, D channels per head
 
 SIZE = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrices: enough to keep the device busy

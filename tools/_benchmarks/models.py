@@ -81,10 +81,11 @@ def hugging_face(model: nn.Module) -> nn.Module:
 
     Batch norms are frozen, as they are in ours.
     """
-    from mask2former.checkpoint.formats.hf_config import mask2former_config
-    from mask2former.checkpoint.formats.hf_mask2former import HF_MASK2FORMER
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
     from transformers.utils import logging
+
+    from mask2former.checkpoint.formats.hf_config import mask2former_config
+    from mask2former.checkpoint.formats.hf_mask2former import HF_MASK2FORMER
 
     logging.set_verbosity_error()  # it warns of every backbone but Swin
     logging.disable_progress_bar()
