@@ -29,6 +29,11 @@ def call(library: ctypes.CDLL, function: str, dtype: torch.dtype, *arguments: Te
         raise RuntimeError(f"{symbol}: {library.m2f_error(status).decode()}")
 
 
+def plain(*sizes: int) -> tuple[int, ...]:
+    """Plain numbers: where torch.jit traces, sizes are tensors, and would go as pointers."""
+    return tuple(map(int, sizes))
+
+
 def _convert(argument: Tensor | int | float | None) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double:
     if isinstance(argument, Tensor):
         return ctypes.c_void_p(argument.data_ptr())
@@ -64,7 +69,7 @@ def _prepare(value: Tensor, *tensors: Tensor) -> list[Tensor]:
 
 def _sizes(value: Tensor, locations: Tensor) -> tuple[int, ...]:
     """B, S, H, D, Q, L, P."""
-    return (*value.shape, locations.shape[1], *locations.shape[3:5])
+    return plain(*value.shape, locations.shape[1], *locations.shape[3:5])
 
 
 def _run(function: str, *arguments: Tensor | int) -> None:

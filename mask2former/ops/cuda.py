@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mask2former.ops import build
-from mask2former.ops.cpp import SUFFIXES, call
+from mask2former.ops.cpp import SUFFIXES, call, plain
 
 # B batch, S pixels of all levels, H heads, D channels per head, Q queries, L levels, P points
 # neighbourhood attention: N heads, H W pixels, k kernel size
@@ -47,7 +47,7 @@ def _sizes(value: Tensor, locations: Tensor) -> tuple[int, ...]:
             f"spatial_shapes has {locations.shape[3]} levels, the CUDA kernels take {MAX_LEVELS}: "
             "set MASK2FORMER_OPS=torch"
         )
-    return (*value.shape, locations.shape[1], *locations.shape[3:5])
+    return plain(*value.shape, locations.shape[1], *locations.shape[3:5])
 
 
 def neighborhood_attention_2d_forward(
@@ -93,7 +93,7 @@ def _settings(q: Tensor, kernel_size: int, dilation: int, scale: float) -> tuple
         raise ValueError(
             f"q has {q.shape[4]} channels per head, the CUDA kernels take {MAX_CHANNELS}: set MASK2FORMER_OPS=torch"
         )
-    return (*q.shape, kernel_size, dilation, float(scale))
+    return (*plain(*q.shape, kernel_size, dilation), float(scale))
 
 
 def _side_by_side(*maps: Tensor) -> tuple[Tensor, ...]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mask2former.ops import build
-from mask2former.ops.cpp import call
+from mask2former.ops.cpp import call, plain
 
 # B batch, N heads, H W pixels, D channels per head, k kernel size
 
@@ -21,7 +21,7 @@ def neighborhood_attention_2d_forward(
     out = _like(maps[0], torch.empty)
     lse = maps[0].new_empty(q.shape[:4])
     bias = None if rpb is None else rpb.to(lse.dtype).contiguous()
-    settings = (*q.shape, kernel_size, dilation, float(scale))
+    settings = (*plain(*q.shape, kernel_size, dilation), float(scale))
     _run("neighborhood_attention_2d_forward", *maps, out, _strides(*maps, out), bias, lse, *settings)
     return out.to(q.dtype), lse
 
@@ -44,7 +44,7 @@ def neighborhood_attention_2d_backward(
     bias = None if rpb is None else rpb.to(lse.dtype).contiguous()
     grad_bias = None if bias is None else torch.empty_like(bias)
     strides = _strides(*maps, *grads)
-    settings = (*q.shape, kernel_size, dilation, float(scale))
+    settings = (*plain(*q.shape, kernel_size, dilation), float(scale))
     _run("neighborhood_attention_2d_backward", *maps, *grads, strides, bias, lse.contiguous(), grad_bias, *settings)
     return (*(g.to(q.dtype) for g in grads), None if rpb is None else grad_bias.to(rpb.dtype))
 

@@ -251,3 +251,11 @@ def test_no_access_out_of_bounds_under_the_sanitizers(tmp_path, repo_dir):
     environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}  # leaks need ptrace, which containers may forbid
     done = subprocess.run([program], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "6000\n"), done.stderr
+
+
+def test_tracing_sees_one_operation():
+    shapes = torch.tensor([[2, 3]])
+    inputs = torch.randn(1, 6, 1, 4), torch.rand(1, 5, 1, 1, 2, 2), torch.rand(1, 5, 1, 1, 2)
+    backends._choose.cache_clear()  # so that the first use is traced
+    traced = torch.jit.trace(lambda value, *rest: ms_deform_attn(value, shapes, *rest), inputs)
+    torch.testing.assert_close(traced(*inputs), ms_deform_attn(inputs[0], shapes, *inputs[1:]))
