@@ -1,4 +1,7 @@
-"""What results need to know of masks at the wanted size. The masks' values there exist for some rows at a time only."""
+"""What results need to know of masks at the wanted size. The masks' values there exist for some rows at a time only.
+
+The definitions are plain torch. Of masks on a CPU, `ops/mask_results.py` computes the same by the compiled library.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mask2former.modeling.resizing import Geometry, Taps, resample
+from mask2former.ops import mask_results
 from mask2former.structures import masks_to_boxes
 from mask2former.utils.memory import empty_large
 
@@ -32,6 +36,9 @@ def probabilities(mask_logits: Tensor, geometry: Geometry, resize_first: bool) -
 
 
 def _probabilities(mask_logits: Tensor, rows: Taps, columns: Taps) -> Tensor:
+    if mask_results.served(mask_logits):
+        needed, rows = rows.narrowed()
+        return mask_results.mask_probabilities(mask_logits[:, needed], rows.pair, columns.pair)
     return resample(mask_logits, rows, columns).sigmoid_()
 
 
@@ -42,6 +49,8 @@ def owners(mask_logits: Tensor, scores: Tensor, geometry: Geometry) -> tuple[Ten
     the pixels where each query's probability is.
     """
     rows, columns = geometry.taps(mask_logits)
+    if mask_results.served(mask_logits):
+        return mask_results.mask_owners(mask_logits, scores, rows.pair, columns.pair)
     states = torch.empty(geometry.output, dtype=torch.int64, device=mask_logits.device)
     areas = torch.zeros(len(mask_logits), dtype=torch.int64, device=mask_logits.device)
     for chunk in geometry.chunks(mask_logits):
@@ -60,6 +69,11 @@ def binary(mask_logits: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Ten
     Its mean probability inside [Q], which is 0 where it is empty, and the box around it [Q,4] float32 (x0,y0,x1,y1).
     """
     rows, columns = geometry.taps(mask_logits)
+    if mask_results.served(mask_logits):
+        masks = empty_large((len(mask_logits), *geometry.output), torch.bool, mask_logits.device)
+        totals, areas, boxes = mask_results.mask_binary(mask_logits, rows.pair, columns.pair, masks)
+        precise = torch.promote_types(mask_logits.dtype, torch.float32)
+        return masks, (totals / (areas + 1e-6)).to(precise), boxes.float()
     masks = empty_large((len(mask_logits), *geometry.output), torch.bool, mask_logits.device)
     areas = torch.zeros(len(mask_logits), dtype=torch.int64, device=mask_logits.device)
     # half precision overflows over a large mask

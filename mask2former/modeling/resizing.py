@@ -46,6 +46,11 @@ class Taps:
         weight = self.weight[:, :, None] * earlier.weight[self.index]
         return Taps(earlier.index[self.index].flatten(1), weight.flatten(1))
 
+    @property
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """Index and weight, as compiled functions take them."""
+        return self.index, self.weight
+
     def part(self, rows: slice) -> Taps:
         """Those of some rows of the result."""
         return Taps(self.index[rows], self.weight[rows])

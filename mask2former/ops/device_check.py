@@ -21,8 +21,8 @@ def misfit(op: str, module: str, device: str) -> float | None:
     """The largest difference from the definition, of results and gradients; None where all are close.
 
     Args:
-        op: "ms_deform_attn" or "neighborhood_attention_2d".
-        module: of mask2former.ops, with the op's two passes.
+        op: "ms_deform_attn", "neighborhood_attention_2d" or "mask_results".
+        module: of mask2former.ops, with the op's two passes or functions.
         device: type of the device.
     """
     with ThreadPoolExecutor(1) as thread:  # where no tracer watches, and no mode of the caller's is on
@@ -62,7 +62,31 @@ def _neighborhood_attention_2d(passes, draw: Callable[..., Tensor]) -> list[tupl
     )
 
 
-_CHECKS = {"ms_deform_attn": _ms_deform_attn, "neighborhood_attention_2d": _neighborhood_attention_2d}
+def _mask_results(functions, draw: Callable[..., Tensor]) -> list[tuple[Tensor, Tensor]]:
+    maps, scores = draw(11, 6, 9), draw(11).sigmoid()
+    index, weight = torch.tensor([[4, 1], [0, 3], [5, 5], [2, 4]]), torch.tensor([[0.25, 0.75]] * 4)
+    logits = (maps[:, index] * weight[:, :, None]).sum(2)  # [11,4,9], rows resized
+    logits = (logits[:, :, index] * weight).sum(3)  # [11,4,4]
+    probability, inside = logits.sigmoid(), logits > 0
+    owner = (probability * scores[:, None, None]).argmax(0)
+    masks, axis = torch.empty_like(inside), (index, weight)
+    states, full = functions.mask_owners(maps, scores, axis, axis)
+    totals, areas, _ = functions.mask_binary(maps, axis, axis, masks)
+    return [
+        (functions.mask_probabilities(maps, axis, axis), probability.permute(1, 2, 0)),
+        (states, owner * 2 + inside.gather(0, owner[None])[0]),
+        (full, inside.flatten(1).sum(1)),
+        (masks.int(), inside.int()),
+        (totals, (probability * inside).flatten(1).sum(1)),
+        (areas, inside.flatten(1).sum(1)),
+    ]
+
+
+_CHECKS = {
+    "ms_deform_attn": _ms_deform_attn,
+    "neighborhood_attention_2d": _neighborhood_attention_2d,
+    "mask_results": _mask_results,
+}
 
 
 def _compare(inputs: list[Tensor], definition: Callable, forward: Callable, backward: Callable) -> list:

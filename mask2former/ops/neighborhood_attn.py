@@ -149,8 +149,9 @@ def _save(ctx: FunctionCtx, inputs: tuple, output: tuple[Tensor, Tensor]) -> Non
 
 
 def _differentiate(ctx: FunctionCtx, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    *grads, grad_rpb = _backward_op(grad, *ctx.saved_tensors, ctx.kernel_size, ctx.dilation, ctx.scale)
-    return (*grads, grad_rpb if ctx.saved_tensors[3] is not None else None, None, None, None)
+    saved = ctx.saved_tensors  # once: recomputed ones are given out only once
+    *grads, grad_rpb = _backward_op(grad, *saved, ctx.kernel_size, ctx.dilation, ctx.scale)
+    return (*grads, None if saved[3] is None else grad_rpb, None, None, None)
 
 
 _op.register_autograd(_differentiate, setup_context=_save)
