@@ -18,6 +18,9 @@ python train_net.py --config-file configs/coco/panoptic-segmentation/maskformer2
     MODEL.WEIGHTS zoo://coco/panoptic/R50
 ```
 
+In a program, `Predictor("zoo://coco/panoptic/R50")` finds the recipe, too, as does `demo/demo.py` without a recipe;
+both need `configs/` of the repository.
+
 The file is downloaded once, into `~/.torch/iopath_cache` (or the folder in `FVCORE_CACHE`), and held against the digits
 of a hash in its name. DiNAT's files have none in theirs and are not checked. Without a network the message says where
 to put a file that was downloaded elsewhere. `python tools/zoo.py list`, `show` and `download` do the same from the

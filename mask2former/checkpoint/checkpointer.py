@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import torch
 
 from mask2former.checkpoint.files import load_checkpoint_file
+from mask2former.checkpoint.writing import write_whole
 from mask2former.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -33,8 +33,9 @@ class Checkpointer:
             UserError: the folder cannot be written (full disk, permissions); an older file of that name is untouched.
         """
         path = self.folder / f"{name}.pth"
-        self._replace(path, lambda temporary: torch.save(contents, temporary))
-        self._replace(self.folder / LAST, lambda temporary: temporary.write_text(path.name))
+        remedy = "Make room or set OUTPUT_DIR to another folder; --resume goes on from the last checkpoint."
+        write_whole(path, lambda temporary: torch.save(contents, temporary), remedy)
+        write_whole(self.folder / LAST, lambda temporary: temporary.write_text(path.name), remedy)
         logger.info("saved %s", path)
         return path
 
@@ -59,23 +60,3 @@ class Checkpointer:
         """The contents of the newest checkpoint, on the CPU; None when there is none yet."""
         path = self.last()
         return None if path is None else load_checkpoint_file(str(path), "--resume")
-
-    @staticmethod
-    def _replace(path: Path, write) -> None:
-        """Write beside `path`, then rename: a reader sees the old file or the new one, never a part."""
-        temporary = path.with_name(f"{path.name}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write(temporary)
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())  # the bytes must reach the disk before the name does
-            os.replace(temporary, path)
-        except (OSError, RuntimeError) as error:  # torch's zip writer raises RuntimeError on a full disk
-            temporary.unlink(missing_ok=True)
-            raise UserError(
-                f"{path} could not be written ({error}). Make room or set OUTPUT_DIR to another folder; --resume goes "
-                "on from the last checkpoint."
-            ) from error
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise

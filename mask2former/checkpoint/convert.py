@@ -2,89 +2,42 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Collection, Mapping
 
-# torchvision's ResNet: conv1 bn1 layer1.0.{conv1 bn1 conv2 bn2 conv3 bn3 downsample.0 downsample.1}
-_TORCHVISION_MODULES = [
-    (re.compile(r"^conv1\."), "backbone.stem.conv1."),
-    (re.compile(r"^bn1\."), "backbone.stem.conv1.norm."),
-    (re.compile(r"^layer(\d)\.(\d+)\.conv(\d)\."), lambda m: f"backbone.res{int(m[1]) + 1}.{m[2]}.conv{m[3]}."),
-    (re.compile(r"^layer(\d)\.(\d+)\.bn(\d)\."), lambda m: f"backbone.res{int(m[1]) + 1}.{m[2]}.conv{m[3]}.norm."),
-    (re.compile(r"^layer(\d)\.(\d+)\.downsample\.0\."), lambda m: f"backbone.res{int(m[1]) + 1}.{m[2]}.shortcut."),
-    (re.compile(r"^layer(\d)\.(\d+)\.downsample\.1\."), lambda m: f"backbone.res{int(m[1]) + 1}.{m[2]}.shortcut.norm."),
-]
+from torch import Tensor
+
+from mask2former.checkpoint.formats import find_format
+from mask2former.checkpoint.formats.rules import Weights
+
+# what puts itself before every name: DistributedDataParallel, torch.compile
+_WRAPPERS = ("module.", "_orig_mod.")
 
 
-def _from_torchvision(name: str) -> str:
-    for pattern, ours in _TORCHVISION_MODULES:
-        renamed, count = pattern.subn(ours, name)
-        if count:
-            return renamed
-    return name
+def without_wrapper(weights: Mapping[str, Tensor]) -> tuple[Weights, tuple[str, ...]]:
+    """The tensors without the prefixes that all names have from a wrapper, and remarks for the report."""
+    result, notes = dict(weights), ()
+    while prefix := next((one for one in _WRAPPERS if result and all(name.startswith(one) for name in result)), None):
+        result = {name.removeprefix(prefix): value for name, value in result.items()}
+        notes += (f"prefix '{prefix}' of a wrapper removed",)
+    return result, notes
 
 
-def _from_detectron2_backbone(name: str) -> str:
-    return f"backbone.{name}" if re.match(r"(stem|res[2-5])\.", name) else name
-
-
-def _without_wrapper(name: str) -> str:
-    return name.removeprefix("module.")
-
-
-# names in checkpoints published before the release of Mask2Former -> ours
-_OLDER = [
-    (re.compile(r"^(.*\.)?static_query\."), r"\1query_feat."),
-    (re.compile(r"^sem_seg_head\.(?!predictor\.|pixel_decoder\.)"), "sem_seg_head.pixel_decoder."),
-]
-
-
-def _from_older(name: str, model_names: set[str]) -> str:
-    """Renamed where the model has the new name only: a name that it knows stays."""
-    for pattern, ours in _OLDER:
-        renamed = pattern.sub(ours, name)
-        if name not in model_names and renamed in model_names:
-            return renamed
-    return name
-
-
-# what a file of that kind has -> how its names become ours, and what the report says
-_STYLES: list[tuple[Callable[[set[str]], bool], Callable[[str], str], str]] = [
-    (
-        lambda names: {"conv1.weight", "layer1.0.conv1.weight"} <= names,
-        _from_torchvision,
-        "torchvision's ResNet names read as backbone.*",
-    ),
-    (
-        lambda names: {"stem.conv1.weight", "res2.0.conv1.weight"} <= names,
-        _from_detectron2_backbone,
-        "detectron2's backbone names read as backbone.*",
-    ),
-]
-
-
-def convert_names(weights: dict, model_names: set[str]) -> tuple[dict, tuple[str, ...]]:
-    """Give tensors the names they have in our models.
+def convert_names(weights: Mapping[str, Tensor], model_names: Collection[str]) -> tuple[Weights, tuple[str, ...]]:
+    """Give tensors the names (and the layout) they have in our models, whatever program they come from.
 
     Args:
         weights: name in the file -> tensor.
-        model_names: the model's own names; a file that has most of them already is left alone.
+        model_names: the model's own names. A file is left alone when none more of them would be found in it: a
+            user's model may have names like another program's.
 
     Returns:
         The tensors under new names, and remarks for the report.
     """
-    notes: tuple[str, ...] = ()
-    if weights and all(name.startswith("module.") for name in weights):
-        weights = {_without_wrapper(name): value for name, value in weights.items()}
-        notes += ("prefix 'module.' of a distributed wrapper removed",)
-    older = {_from_older(name, model_names): value for name, value in weights.items()}
-    if len(older) == len(weights) and set(older) != set(weights):
-        notes += (f"{len(set(weights) - set(older))} names of an older release read as today's",)
-        weights = older
-    if sum(name in model_names for name in weights) > len(weights) / 2:
-        return weights, notes
-    names = set(weights)
-    for has_style, rename, remark in _STYLES:
-        if has_style(names):
-            return {rename(name): value for name, value in weights.items()}, (*notes, remark)
-    return weights, notes
+    result, notes = without_wrapper(weights)
+    found = find_format(result)
+    if found is None:
+        return result, notes
+    converted = found.to_ours(result)
+    if sum(name in model_names for name in converted) <= sum(name in model_names for name in result):
+        return result, notes
+    return converted, (*notes, f"names of {found.title} read as ours")

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 
+from mask2former.checkpoint.folders import parts_of, weight_file
+from mask2former.checkpoint.logbooks import logbook_globals
 from mask2former.checkpoint.pickles import read_plain_pickle
 from mask2former.checkpoint.zoo import ZOO_PREFIX, zoo_path
 from mask2former.utils.errors import UserError
@@ -17,13 +20,16 @@ from mask2former.utils.io import local_path
 _ZIP_START = b"PK\x03\x04"  # torch.save since 1.6
 _LEGACY_TORCH_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before: its magic number, pickled
 _PICKLE_START = b"\x80"  # any pickle protocol from 2 on
+_JSON_START = b"{"
+_MAX_SAFETENSORS_HEADER = 100_000_000  # bytes, the format's own limit
 
 
 def load_checkpoint_file(path_or_url: str, key: str = "MODEL.WEIGHTS") -> dict:
-    """Read a checkpoint of ours, a PyTorch file of weights, or a detectron2 `.pkl`.
+    """Read a checkpoint of ours, a PyTorch file of weights, a detectron2 `.pkl`, safetensors, or such in parts.
 
     Args:
-        path_or_url: a path, an http(s) address, a detectron2:// one, or a short name of the zoo, zoo://...
+        path_or_url: a path, an http(s) address, a detectron2:// one, a short name of the zoo, zoo://..., or a folder
+            that Hugging Face's `save_pretrained` wrote, or the index of its parts.
         key: the key or flag that named the file, for messages.
 
     Returns:
@@ -32,26 +38,65 @@ def load_checkpoint_file(path_or_url: str, key: str = "MODEL.WEIGHTS") -> dict:
     Raises:
         UserError: missing, of another kind, cut off, with code inside, or without weights.
     """
-    is_short_name = path_or_url.startswith(ZOO_PREFIX)
-    path = zoo_path(path_or_url, key) if is_short_name else local_path(path_or_url, key)
+    if path_or_url.startswith(ZOO_PREFIX):
+        path = zoo_path(path_or_url, key)
+    elif "://" not in path_or_url and (folder := Path(path_or_url).expanduser()).is_dir():
+        path = str(weight_file(folder, key))
+    else:
+        path = local_path(path_or_url, key)
+    return _with_model(_read(path, key), path, key)
+
+
+def _read(path: str, key: str) -> Any:
+    """What a file holds, its kind told by how it begins."""
     with open(path, "rb") as file:
         start = file.read(len(_LEGACY_TORCH_START))
         file.seek(0)
         if start.startswith(_ZIP_START) or start == _LEGACY_TORCH_START:
-            contents = _read_torch(path, key)
-        elif start.startswith(_PICKLE_START):
-            contents = read_plain_pickle(file, path, key)
-        else:
+            return _read_torch(path, key)
+        if _is_safetensors(start):
+            return _read_safetensors(path, key)
+        if start.startswith(_JSON_START):
+            return _read_parts(Path(path), key)
+        if start.startswith(_PICKLE_START):
+            return read_plain_pickle(file, path, key)
+    raise UserError(
+        f"{path} is no weight file: it begins with {start!r} ({Path(path).stat().st_size} bytes). Expected what "
+        f"torch.save writes (.pth, .pt, .bin), safetensors, or detectron2's pickle (.pkl). Correct {key}."
+    )
+
+
+def _is_safetensors(start: bytes) -> bool:
+    """Its header is JSON, behind the header's length in 8 bytes."""
+    return start[8:9] == _JSON_START and int.from_bytes(start[:8], "little") <= _MAX_SAFETENSORS_HEADER
+
+
+def _read_safetensors(path: str, key: str) -> dict:
+    try:
+        return safetensors.torch.load_file(path)
+    except Exception as error:  # of several kinds for headers, sizes and types
+        raise _damaged(path, key, error) from error
+
+
+def _read_parts(index: Path, key: str) -> dict:
+    """The tensors of all files that an index names."""
+    weights: dict[str, Any] = {}
+    for part, names in parts_of(index, key).items():
+        contents = _with_model(_read(str(part), key), str(part), key)["model"]
+        missing = [name for name in names if name not in contents]
+        if missing:
             raise UserError(
-                f"{path} is no weight file: it begins with {start!r} ({Path(path).stat().st_size} bytes). Expected "
-                f"what torch.save writes (.pth, .pt) or detectron2's pickle (.pkl). Correct {key}."
+                f"{part} lacks {len(missing)} of the {len(names)} tensors that {index.name} says it has, such as "
+                f"{missing[0]}. Copy or download the whole folder again, or correct {key}."
             )
-    return _with_model(contents, path, key)
+        weights.update(contents)
+    return weights
 
 
 def _read_torch(path: str, key: str) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(logbook_globals()):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported" in str(error) or "weights_only" in str(error).lower():
             raise UserError(

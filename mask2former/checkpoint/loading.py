@@ -61,7 +61,7 @@ def apply_weights(
 
 
 def _apply(model: nn.Module, weights: dict[str, torch.Tensor], report: LoadReport, key: str) -> LoadReport:
-    _check_architecture(model, weights, report, key)
+    check_architecture(model, weights, report, key)
     copy_tensors(model, weights, report.matched)
     return report
 
@@ -104,7 +104,8 @@ def _weights_of(names: Iterable[str]) -> list[str]:
     return [name for name in names if not name.endswith("num_batches_tracked")]
 
 
-def _check_architecture(model: nn.Module, weights: dict[str, torch.Tensor], report: LoadReport, key: str) -> None:
+def check_architecture(model: nn.Module, weights: dict[str, torch.Tensor], report: LoadReport, key: str) -> None:
+    """Raises UserError where so few tensors fit that the weights must be another model's."""
     ours, theirs, common = (set(_weights_of(names)) for names in (model.state_dict(), weights, report.matched))
     same = len(common) >= _LEAST_OVERALL * min(len(ours), len(theirs)) and common
     backbones = [{name for name in names if name.startswith("backbone.")} for names in (ours, theirs, common)]

@@ -1,13 +1,19 @@
-"""detectron2's `.pkl` files: NumPy arrays in a pickle, read without giving the file a way to run anything."""
+"""detectron2's `.pkl` files: arrays or tensors in a pickle, read without giving the file a way to run anything.
+
+NumPy arrays are detectron2's own form. Tensors are what the published scripts write that turn weights of classifiers
+into such files (convert-pretrained-swin-model-to-d2.py and its like for DiNAT): they pickle what torch.load gave.
+"""
 
 from __future__ import annotations
 
 import collections
+import io
 import pickle
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
 
 from mask2former.utils.errors import UserError
 
@@ -24,7 +30,32 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _numpy_globals() -> dict[tuple[str, str], Any]:
+class _Refused(pickle.UnpicklingError):
+    """The pickle asks for something that is not in `ALLOWED_GLOBALS`, directly or in bytes within."""
+
+
+def _values(data: bytes) -> torch.Tensor:
+    """Stands for `torch.storage._load_from_bytes`, whose bytes are a pickle again: a storage as a tensor [N]."""
+    try:
+        storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        storage = None
+    if not isinstance(storage, torch.TypedStorage):
+        raise _Refused("torch.storage._load_from_bytes of something else than a tensor's values")
+    return torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage)  # its public name warns that it ages
+
+
+def _tensor(values: torch.Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> torch.Tensor:
+    """Stands for `torch._utils._rebuild_tensor_v2`, without gradients and hooks; refuses to look beyond the values."""
+    return values.as_strided(size, stride, offset)
+
+
+def _parameter(data: torch.Tensor, *_: Any) -> torch.Tensor:
+    """Stands for `torch._utils._rebuild_parameter`."""
+    return data
+
+
+def numpy_globals() -> dict[tuple[str, str], Any]:
     """What NumPy writes for arrays and scalars, under its old and its new module names."""
     found = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
     for core in ("numpy.core", "numpy._core"):
@@ -37,12 +68,11 @@ def _numpy_globals() -> dict[tuple[str, str], Any]:
 ALLOWED_GLOBALS: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("_codecs", "encode"): _encode,
-    **_numpy_globals(),
+    ("torch.storage", "_load_from_bytes"): _values,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    **numpy_globals(),
 }
-
-
-class _RefusedGlobal(pickle.UnpicklingError):
-    """The pickle asks for something that is not in `ALLOWED_GLOBALS`."""
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -50,11 +80,11 @@ class _PlainUnpickler(pickle.Unpickler):
         try:
             return ALLOWED_GLOBALS[module, name]
         except KeyError:
-            raise _RefusedGlobal(f"{module}.{name}") from None
+            raise _Refused(f"{module}.{name}") from None
 
 
 def read_plain_pickle(file: BinaryIO, path: str | Path, key: str = "MODEL.WEIGHTS") -> Any:
-    """Read NumPy arrays, dicts, lists, strings and numbers from an open pickle; anything else is refused unread.
+    """Read arrays, tensors, dicts, lists, strings and numbers from an open pickle; anything else is refused unread.
 
     Args:
         file: opened in binary mode, at the pickle's start. Python 2 strings are taken as Latin-1.
@@ -66,11 +96,11 @@ def read_plain_pickle(file: BinaryIO, path: str | Path, key: str = "MODEL.WEIGHT
     """
     try:
         return _PlainUnpickler(file, encoding="latin1").load()
-    except _RefusedGlobal as error:
+    except _Refused as error:
         raise UserError(
             f"{path} was refused: its pickle asks for '{error}', and loading that could run code. Expected a dict of "
-            "NumPy arrays and plain values, as detectron2's .pkl files are. If you trust the file, convert it where it "
-            "was made: torch.save({'model': state_dict}, 'weights.pth')."
+            "NumPy arrays or tensors and plain values, as detectron2's .pkl files are. If you trust the file, convert "
+            "it where it was made: torch.save({'model': state_dict}, 'weights.pth')."
         ) from None
     except Exception as error:  # pickle lets many kinds through for damaged input
         raise UserError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from mask2former.checkpoint.report import Adapted, some_of
@@ -19,7 +21,10 @@ _CLASSES = ("sem_seg_head.predictor.weight", "sem_seg_head.predictor.bias")  # [
 _CLASS_WEIGHTS = "empty_weight"  # [K+1], the recipe's, not learned
 _BIAS_TABLE = "relative_position_bias_table"  # [E*E,G]
 _WINDOW_INDEX = "relative_position_index"  # computed from the window alone
+_OFFSETS = "attn.rpb"  # [G,E,E], DiNAT's bias table
 _POSITIONS = "absolute_pos_embed"  # [1,C,h,w]; [1,S,C] in files of classifiers
+_MAX_PREFIX = 5  # a class token and four registers
+_TOKENS = "pos_embed"  # [1,P+S,C] or [1,S,C] of timm's vision transformers, P tokens that are no places
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,8 @@ def adapt(
       The copies are exact: twins part in training, when one is matched with an object that the other is not.
     - Class rows go to the class of the same name, if both sides' names are known and differ; "no object" is kept,
       and the rows of other classes are the model's.
-    - Swin's bias tables and absolute positions are resized bicubically, as Swin's own code does.
+    - Swin's bias tables and absolute positions are resized bicubically, as Swin's own code does; so are positions of
+      timm's vision transformers, as timm does, and DiNAT's tables, for which its authors published no code.
 
     Args:
         weights: by the model's names; not changed.
@@ -129,6 +135,10 @@ def _fit(
         return _bias_table(theirs, ours)
     elif name.endswith(_POSITIONS):
         return _positions(theirs, ours)
+    elif name.endswith(_OFFSETS) and theirs.dim() == ours.dim() == 3 and len(theirs) == len(ours):
+        return _bicubic(theirs[None], tuple(ours.shape[1:]))[0], "resized bicubically to the model's kernel"
+    elif name.endswith(_TOKENS):
+        return _tokens(theirs, ours)
     return theirs, ""
 
 
@@ -173,6 +183,19 @@ def _positions(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str]:
     if theirs.shape == ours.shape:
         return theirs, "laid out as a map"
     return _bicubic(theirs, tuple(ours.shape[2:])), "resized bicubically to the model's size"
+
+
+def _tokens(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str]:
+    """[1,P+S,C] of a square map for another one; both have the same P."""
+    if theirs.dim() != 3 or ours.dim() != 3 or theirs.shape[2] != ours.shape[2]:
+        return theirs, ""
+    lengths = theirs.shape[1], ours.shape[1]
+    for prefix in range(_MAX_PREFIX + 1):
+        edges = [math.isqrt(max(length - prefix, 0)) for length in lengths]
+        if all(edge and edge**2 == length - prefix for edge, length in zip(edges, lengths)):
+            resized = resample_abs_pos_embed(theirs, [edges[1]] * 2, [edges[0]] * 2, num_prefix_tokens=prefix)
+            return resized, "resized bicubically to the model's size"
+    return theirs, ""
 
 
 def _bicubic(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -20,6 +20,7 @@ from urllib.parse import urlparse
 
 from iopath.common.file_io import get_cache_dir
 
+from mask2former.config.bases import CONFIGS
 from mask2former.utils.errors import UserError
 from mask2former.utils.io import local_path
 
@@ -63,6 +64,12 @@ class ZooModel:
     def cached(self) -> Path:
         """Where iopath keeps, or will keep, the downloaded file."""
         return Path(get_cache_dir()) / urlparse(self.address).path.lstrip("/")
+
+    @property
+    def recipe_path(self) -> Path | None:
+        """The recipe on this machine; None where it is not: an installed package is without `configs/`."""
+        path = None if self.recipe is None else CONFIGS.parent / self.recipe
+        return path if path is not None and path.is_file() else None
 
 
 @cache

@@ -14,7 +14,7 @@ from mask2former.utils.errors import UserError
 
 BASE_KEY = "_BASE_"
 _SUGGESTED = 3  # recipes named in the message about a missing one
-_CONFIGS = Path(__file__).resolve().parents[2] / "configs"  # the published recipes, where the package is a checkout
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"  # the published recipes, where the package is a checkout
 
 
 def chain(path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, dict[str, Entry]]]:
@@ -52,7 +52,7 @@ def _base_path(name: Any, path: Path, source: str) -> Path:
 def _nearest_recipes(missing: Path, recipe: Path) -> list[str]:
     """Existing recipes with file names like that of `missing`, best first, written as `recipe` can name them."""
     own, found = recipe.resolve(), set()
-    for folder in (recipe.parent, missing.parent, Path("configs"), _CONFIGS):
+    for folder in (recipe.parent, missing.parent, Path("configs"), CONFIGS):
         found.update(path.resolve() for path in folder.rglob("*.y*ml"))  # an absent folder holds none
 
     def likeness(path: Path) -> tuple[float, str]:

@@ -101,13 +101,16 @@ _DINAT = {
     "DROP_RATE": 0.0,  # dropout probability
     "ATTN_DROP_RATE": 0.0,  # dropout probability of attention weights
     "DROP_PATH_RATE": 0.3,  # stochastic depth, growing linearly to this
+    "LAYER_SCALE": 0.0,  # ours: initial factor of residual branches; 0: none. Weights of the small and base sizes: 1e-5
     "OUT_FEATURES": ["res2", "res3", "res4", "res5"],
 }
 
-_TIMM = {  # ours: any timm model with feature maps, BACKBONE.NAME "timm/<model>"
+_TIMM = {  # ours: any timm model with feature maps, or a plain vision transformer, BACKBONE.NAME "timm/<model>"
     "OUT_FEATURES": ["res2", "res3", "res4", "res5"],  # the maps at strides 4, 8, 16, 32
-    "WEIGHTS": "",  # local file of backbone weights; "": none
+    "WEIGHTS": "",  # local file of backbone weights | pretrained: timm's, cached or downloaded | "": none
     "NORM": "",  # "": as timm builds it | FrozenBN
+    "DROP_PATH_RATE": 0.0,  # stochastic depth, growing to this; 0: as timm builds it
+    "IMAGE_SIZE": 0,  # edge of the images that models of one fixed size are built for, in pixels; 0: timm's
 }
 
 _SEM_SEG_HEAD = {

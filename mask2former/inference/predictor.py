@@ -14,6 +14,7 @@ from torch import nn
 
 from mask2former.checkpoint import LoadReport, load_checkpoint_file
 from mask2former.checkpoint.loading import apply_weights
+from mask2former.checkpoint.zoo import ZOO_PREFIX, find_model
 from mask2former.compat import load_user_modules
 from mask2former.config import CfgNode, load_cfg
 from mask2former.data.build import build_test_transform
@@ -30,14 +31,14 @@ logger = logging.getLogger(__name__)
 
 
 def checkpoint_config(checkpoint: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
-    """The config that a checkpoint of this project carries, with MODEL.WEIGHTS set to that checkpoint.
+    """The config that a checkpoint of this project carries, or the recipe of one from the zoo.
 
     Args:
-        checkpoint: path or address.
+        checkpoint: path, address or short name; MODEL.WEIGHTS is set to it.
         opts: flat list KEY, VALUE ... that has the last word.
 
     Raises:
-        UserError: the file cannot be read safely, or carries no config.
+        UserError: the file cannot be read safely, or carries no config and its recipe is not on this machine.
     """
     return _config_of(load_checkpoint_file(str(checkpoint)), checkpoint, opts)
 
@@ -46,7 +47,8 @@ class Predictor:
     """Segments single images.
 
     ``Predictor("output/model_final.pth")(image)`` needs nothing but the file: a checkpoint of this project carries its
-    config and class names. With a config, MODEL.WEIGHTS names the file.
+    config and class names. ``Predictor("zoo://coco/panoptic/R50")`` takes a published checkpoint and its recipe in
+    ``configs/``. With a config, MODEL.WEIGHTS names the file.
 
     cfg      the config in use
     labels   names, colours and ids of the classes: the checkpoint's, else those of the data set in the config
@@ -56,7 +58,7 @@ class Predictor:
     def __init__(self, cfg_or_checkpoint: CfgNode | str | Path, device: str | torch.device | None = None):
         """
         Args:
-            cfg_or_checkpoint: a config, which stays as it is, or the path or address of a checkpoint.
+            cfg_or_checkpoint: a config, which stays as it is, or the path, address or short name of a checkpoint.
             device: where the model runs; None: MODEL.DEVICE, or the CPU where that has no CUDA device.
 
         Raises:
@@ -117,16 +119,31 @@ class Predictor:
 
 
 def _config_of(contents: dict, checkpoint: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
+    opts = ["MODEL.WEIGHTS", str(checkpoint), *opts]
     text = contents.get("config")
-    if not isinstance(text, str):
+    if isinstance(text, str):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "config_in_checkpoint.yaml"  # the name that messages show
+            path.write_text(text, encoding="utf-8")
+            return load_cfg(path, opts)
+    if str(checkpoint).startswith(ZOO_PREFIX):
+        return load_cfg(_published_recipe(str(checkpoint)), opts)
+    raise UserError(
+        f"{checkpoint} carries weights only, no config: it was not written by this project. Give the recipe it "
+        "was made with, and the file in MODEL.WEIGHTS (demo.py: --config-file FILE --opts MODEL.WEIGHTS PATH)."
+    )
+
+
+def _published_recipe(short_name: str) -> Path:
+    model = find_model(short_name)
+    if model.recipe_path is None:
+        lacks = "an installed package comes without configs/; clone the repository" if model.recipe else "write one"
         raise UserError(
-            f"{checkpoint} carries weights only, no config: it was not written by this project. Give the recipe it "
-            "was made with, and the file in MODEL.WEIGHTS (demo.py: --config-file FILE --opts MODEL.WEIGHTS PATH)."
+            f"{short_name} carries weights only, and its recipe ({model.recipe or 'none is published here'}) is not on "
+            f"this machine: {lacks}, and give the recipe, with the short name in MODEL.WEIGHTS (demo.py: --config-file "
+            f"FILE --opts MODEL.WEIGHTS {short_name})."
         )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "config_in_checkpoint.yaml"  # the name that messages show
-        path.write_text(text, encoding="utf-8")
-        return load_cfg(path, ["MODEL.WEIGHTS", str(checkpoint), *opts])
+    return model.recipe_path
 
 
 def _available(device: str) -> str:

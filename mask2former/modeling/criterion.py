@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mask2former.modeling.matcher import Assignment, HungarianMatcher
-from mask2former.modeling.sampling import Sampling
+from mask2former.modeling.sampling import Portion, Sampling
 from mask2former.modeling.targets import Targets
 from mask2former.modeling.transformer_decoder.output import QueryPredictions
 from mask2former.utils import comm
@@ -64,10 +65,9 @@ class SetCriterion(nn.Module):
         losses = {}
         for layer, loss in enumerate(self._class_losses(predictions, targets, assignment)):
             losses["loss_ce" + _suffix(layer, predictions)] = self.class_weight * loss
-        for layer, (logits, labels) in enumerate(self._samples(predictions, targets, assignment)):
-            for term in self.terms:
-                name = f"loss_{term.name}" + _suffix(layer, predictions)
-                losses[name] = term.weight * term.function(logits, labels, mask_norm)
+        for layer, portions in enumerate(self._samples(predictions, targets, assignment)):
+            for term, loss in zip(self.terms, self._mask_losses(portions, mask_norm)):
+                losses[f"loss_{term.name}" + _suffix(layer, predictions)] = term.weight * loss
         return losses
 
     def _mask_normalizer(self, targets: Targets) -> float | Tensor:
@@ -88,10 +88,23 @@ class SetCriterion(nn.Module):
         loss = F.cross_entropy(logits.flatten(0, 2).to(weight.dtype), wanted.flatten(), weight, reduction="none")
         return loss.view(len(logits), -1).sum(1) / comm.mean(weight[wanted].flatten(1).sum(1))
 
+    def _mask_losses(self, portions: list[Portion], mask_norm: float | Tensor) -> list[Tensor]:
+        """Each term of one layer: it is a sum over masks, so that portions of them add up."""
+
+        def losses_of(portion: Portion) -> tuple[Tensor, ...]:
+            logits, labels = portion()
+            return tuple(term.function(logits, labels, mask_norm) for term in self.terms)
+
+        if self.sampling.recomputed:
+            parts = [checkpoint(losses_of, portion, use_reentrant=False) for portion in portions]
+        else:
+            parts = [losses_of(portion) for portion in portions]
+        return [sum(of_term) for of_term in zip(*parts)]
+
     def _samples(
         self, predictions: QueryPredictions, targets: Targets, assignment: Assignment
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Per layer the logits and labels [R*T,P] of its matched masks."""
+    ) -> Iterator[list[Portion]]:
+        """Per layer what gives the logits and labels of its matched masks."""
         masks = predictions.masks_of(assignment.queries.split(assignment.counts, 1))  # [L,R,T,h,w]
         masks = masks.to(torch.promote_types(masks.dtype, torch.float32))
         return self.sampling.for_loss(masks, targets, assignment.targets)

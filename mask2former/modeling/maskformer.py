@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mask2former.modeling import postprocess
 from mask2former.modeling.criterion import SetCriterion
 from mask2former.modeling.image_model import ImageModel
-from mask2former.modeling.postprocess import Geometry
+from mask2former.modeling.resizing import Geometry
 from mask2former.modeling.targets import image_targets
 from mask2former.modeling.transformer_decoder.output import QueryPredictions
 from mask2former.structures import ImageBatch, Instances, padded_size
@@ -89,10 +89,6 @@ class MaskFormer(ImageModel):
 
     def _results(self, logits: Tensor, masks: Tensor, geometry: Geometry) -> dict:
         wanted, result = self.inference, {}
-        if wanted.semantic and wanted.resize_first:
-            # the semantic result needs every mask at full size: the other two then take theirs from there
-            masks = geometry.to_output(masks)
-            geometry = Geometry(geometry.output, geometry.output, geometry.output)
         if wanted.semantic:
             result["sem_seg"] = postprocess.semantic(logits, masks, geometry, wanted.resize_first)
         if wanted.panoptic:

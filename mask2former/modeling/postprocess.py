@@ -6,41 +6,17 @@ sec. 3.4 (semantic, panoptic); Mask2Former's instance scores: class probability 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from mask2former.structures import Instances, masks_to_boxes
+from mask2former.modeling.full_size import binary, owners, probabilities
+from mask2former.modeling.resizing import Geometry
+from mask2former.structures import Instances
+from mask2former.utils.memory import empty_large
 
 # Q queries, K classes, T frames, h w map size (stride 4 of the padded batch), H W wanted size
 
 _FRAMES = 16  # of a clip, resized together
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """(height, width) of the padded batch, of the image inside it, and of the wanted result."""
-
-    padded: tuple[int, int]
-    image: tuple[int, int]
-    output: tuple[int, int]
-
-    def to_image(self, maps: Tensor) -> Tensor:
-        """[N,h,w] -> [N,*image]: up to the padded size, padding cut off."""
-        maps = _resize(maps, self.padded)
-        return maps[:, : self.image[0], : self.image[1]]
-
-    def to_output(self, maps: Tensor) -> Tensor:
-        """[N,h,w] -> [N,*output]."""
-        return _resize(self.to_image(maps), self.output)
-
-
-def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(maps.shape[-2:]) == tuple(size) or not len(maps):
-        return maps if len(maps) else maps.new_zeros(0, *size)
-    return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
 def semantic(class_logits: Tensor, mask_logits: Tensor, geometry: Geometry, resize_first: bool) -> Tensor:
@@ -49,9 +25,12 @@ def semantic(class_logits: Tensor, mask_logits: Tensor, geometry: Geometry, resi
     ``resize_first`` brings the masks to the wanted size before they are combined, else the scores after.
     """
     probability = class_logits.softmax(-1)[:, :-1]
-    masks = geometry.to_output(mask_logits) if resize_first else geometry.to_image(mask_logits)
-    scores = torch.einsum("qk,qhw->khw", probability, masks.sigmoid())
-    return scores if resize_first else _resize(scores, geometry.output)
+    # Scores are linear in the masks' probabilities: to resize these gives the same, and there are fewer of them.
+    scores = empty_large((probability.shape[1], *geometry.output), probability.dtype, probability.device)
+    for rows, masks in probabilities(mask_logits, geometry, resize_first):
+        pixels = masks.flatten(0, 1)
+        scores[:, rows] = (probability.to(pixels.dtype).T @ pixels.T).unflatten(1, masks.shape[:2])
+    return scores
 
 
 def panoptic(
@@ -73,21 +52,19 @@ def panoptic(
     """
     scores, classes = class_logits.softmax(-1).max(-1)
     keep = (classes != class_logits.shape[1] - 1) & (scores > score_threshold)
-    scores, classes = scores[keep], classes[keep].tolist()
-    segments = torch.zeros(geometry.output, dtype=torch.int32, device=mask_logits.device)
-    if not classes:
-        return segments, []
-    probability = geometry.to_output(mask_logits[keep]).sigmoid()
-    owner = (scores[:, None, None] * probability).argmax(0)
-    inside = probability.gather(0, owner[None])[0] >= 0.5
-    full = (probability >= 0.5).flatten(1).sum(1)
-    outside_and_visible = torch.bincount((owner * 2 + inside).flatten(), minlength=2 * len(classes)).view(-1, 2)
+    classes = torch.where(keep, classes, -1).tolist()
+    kept = [query for query, category in enumerate(classes) if category >= 0]
+    if not kept:
+        return torch.zeros(geometry.output, dtype=torch.int32, device=mask_logits.device), []
+    rows = torch.tensor(kept).to(scores.device, non_blocking=True)
+    states, full = owners(mask_logits[rows], scores[rows], geometry)
+    outside_and_visible = torch.bincount(states.flatten(), minlength=2 * len(kept)).view(-1, 2)
     owned = outside_and_visible.sum(1)
     painted = owned if fill else outside_and_visible[:, 1]
     areas = torch.stack([full, owned, painted], 1).tolist()
-    table, info = _segments(classes, areas, thing_ids, overlap_threshold)
-    ids = torch.tensor(table, dtype=torch.int32, device=segments.device)
-    return ids[owner] if fill else torch.where(inside, ids[owner], segments), info
+    table, info = _segments([classes[query] for query in kept], areas, thing_ids, overlap_threshold)
+    ids = torch.tensor([(number if fill else 0, number) for number in table], dtype=torch.int32).flatten()
+    return ids.to(states.device, non_blocking=True)[states], info
 
 
 def _segments(
@@ -122,20 +99,19 @@ def instances(
     scores, index = probability.flatten().topk(min(top_k, probability.numel()), sorted=False)
     labels = index % num_classes
     if classes is not None:
-        wanted = torch.zeros(num_classes, dtype=torch.bool, device=labels.device)
-        wanted[list(classes)] = True
-        scores, index, labels = (x[wanted[labels]] for x in (scores, index, labels))
+        wanted = torch.tensor([k in classes for k in range(num_classes)]).to(labels.device, non_blocking=True)
+        chosen = wanted[labels].nonzero()[:, 0]
+        scores, index, labels = scores[chosen], index[chosen], labels[chosen]
+    queries = index // num_classes
     # a query that enters with several classes is resized once
-    queries, row = torch.unique(index // num_classes, return_inverse=True)
-    logits = geometry.to_output(mask_logits[queries])
-    masks = logits > 0
-    precise = torch.promote_types(logits.dtype, torch.float32)  # half precision overflows over a large mask
-    inside = (logits.sigmoid() * masks).flatten(1).sum(1, dtype=precise)
-    quality = inside / (masks.flatten(1).sum(1) + 1e-6)
+    distinct, row = torch.unique(queries, return_inverse=True)
+    if len(distinct) == len(queries):
+        distinct, row = queries, slice(None)
+    masks, quality, boxes = binary(mask_logits[distinct], geometry)
     return Instances(
         geometry.output,
         pred_masks=masks[row],
-        pred_boxes=masks_to_boxes(masks)[row],
+        pred_boxes=boxes[row],
         scores=scores * quality[row],
         pred_classes=labels,
     )

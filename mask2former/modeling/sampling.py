@@ -5,9 +5,10 @@ Masks are factors until here: matching gets samples of the mask features, the lo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,23 +19,34 @@ from mask2former.ops import point_sample
 
 # L layers, B batch, M targets of all images, N of one, R matched pairs, C channels, T frames, P samples per mask
 
+_MASKS = 4  # compared with their labels at full size together: they stay near the cache, half the time of all at once
 _PIXELS = 1 << 24  # pixels of targets read at a time: the indices of a thousand targets would take gigabytes
 
 
+# gives the logits and labels [N,P] of some matched masks (a mask for each frame)
+Portion = Callable[[], tuple[Tensor, Tensor]]
+
+
 class Sampling(Protocol):
-    """How a criterion and its matcher look at masks."""
+    """How a criterion and its matcher look at masks.
+
+    recomputed  whether what a portion gives is made again in the backward pass, as there is too much of it to keep
+    """
+
+    recomputed: bool
 
     def for_matching(self, features: Tensor, targets: Targets) -> tuple[Tensor, Iterator[Tensor]]:
         """Mask features [B,C,T,h,w] -> samples [B,C,T*P], and per image its targets' labels [N,T*P] in [0,1]."""
 
-    def for_loss(self, masks: Tensor, targets: Targets, chosen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Mask logits [L,R,T,h,w] of targets ``chosen`` [L,R] -> per layer logits and labels [R*T,P]."""
+    def for_loss(self, masks: Tensor, targets: Targets, chosen: Tensor) -> Iterator[list[Portion]]:
+        """Mask logits [L,R,T,h,w] of targets ``chosen`` [L,R] -> per layer portions, one at least."""
 
 
 @dataclass(frozen=True)
 class PointSampling:
     """Random points: uniform ones in matching, most of them uncertain ones in the loss (Mask2Former, sec. 3.3)."""
 
+    recomputed: ClassVar[bool] = False
     num_points: int  # 12544 = 112 * 112 (Mask2Former, sec. 3.3)
     oversample_ratio: float  # this and the next: PointRend, sec. 3.1
     importance_ratio: float
@@ -46,7 +58,7 @@ class PointSampling:
         sampled = point_sample.sample_map(features.flatten(1, 2), points)  # [B,C*T,P]
         return sampled.unflatten(1, (channels, frames)).flatten(2), _labels_at(targets, points)
 
-    def for_loss(self, masks: Tensor, targets: Targets, chosen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def for_loss(self, masks: Tensor, targets: Targets, chosen: Tensor) -> Iterator[list[Portion]]:
         layers, maps = len(masks), masks.flatten(0, 2)  # [L*R*T,h,w]
         points = point_sample.uncertain_points(
             maps.detach(), self.num_points, self.oversample_ratio, self.importance_ratio
@@ -55,25 +67,33 @@ class PointSampling:
         places = targets.places[chosen].flatten(0, 2)  # [L*R*T,6]
         labels = point_sample.sample_mask(targets.pixels, places, targets.size, points).to(logits.dtype)
         per_layer = (layers, len(places) // layers, self.num_points)
-        return zip(logits.view(per_layer), labels.view(per_layer))
+        return ([partial(tuple, pair)] for pair in zip(logits.view(per_layer), labels.view(per_layer)))
 
 
 class AllPixels:
     """Every pixel (MaskFormer, sec. 3.2).
 
     Matching sees the targets at the resolution of the mask features, by the nearest pixel; the loss sees the masks
-    resized to the padded images' size, layer by layer.
+    resized to the padded images' size, a few at a time.
     """
+
+    recomputed = True
 
     def for_matching(self, features: Tensor, targets: Targets) -> tuple[Tensor, Iterator[Tensor]]:
         labels = _labels_on_grid(targets, tuple(features.shape[-2:])).split(targets.counts)
         return features.flatten(2), (label.flatten(1).to(features.dtype) for label in labels)
 
-    def for_loss(self, masks: Tensor, targets: Targets, chosen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def for_loss(self, masks: Tensor, targets: Targets, chosen: Tensor) -> Iterator[list[Portion]]:
         labels = _labels_on_grid(targets, targets.size)
         for layer, rows in zip(masks, chosen):
-            resized = F.interpolate(layer, size=targets.size, mode="bilinear", align_corners=False)  # [R,T,H,W]
-            yield resized.flatten(0, 1).flatten(1), labels[rows].flatten(0, 1).flatten(1).to(resized.dtype)
+            some = zip(layer.split(_MASKS), rows.split(_MASKS))
+            yield [partial(_at_full_size, masks=few, labels=labels, rows=their) for few, their in some]
+
+
+def _at_full_size(masks: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and labels [N*T,H*W] of masks [N,T,h,w] whose labels are those ``rows`` [N] of [M,T,H,W]."""
+    resized = F.interpolate(masks, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    return resized.flatten(0, 1).flatten(1), labels[rows].flatten(0, 1).flatten(1).to(resized.dtype)
 
 
 def _labels_at(targets: Targets, points: Tensor) -> Iterator[Tensor]:

@@ -1,12 +1,24 @@
-"""Multi-scale deformable attention (Zhu et al., Deformable DETR, ICLR 2021, eq. 3)."""
+"""Multi-scale deformable attention (Zhu et al., Deformable DETR, ICLR 2021, eq. 3).
+
+The definition is `ms_deform_attn_reference`. The compiled ones stand behind the custom op
+`mask2former::ms_deform_attn`, which torch.compile and torch.export keep as one node. `backends.py` chooses.
+"""
 
 from __future__ import annotations
 
-from torch import Tensor
+import importlib
+from types import ModuleType
 
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from mask2former.ops.backends import MODULES, backend
 from mask2former.ops.reference import ms_deform_attn_reference
 
 # B batch, S pixels of all levels, H heads, D channels per head, Q queries, L levels, P points
+
+_NAME = "ms_deform_attn"
 
 
 def ms_deform_attn(
@@ -15,18 +27,28 @@ def ms_deform_attn(
     """Weighted sum of values sampled bilinearly around each query, on every level.
 
     value               [B,S,H,D], floating; the levels' pixels in row order, one level after the other
-    spatial_shapes      [L,2] int64, (h, w) of each level; sum of h*w is S
+    spatial_shapes      [L,2] int64, (h, w) of each level, on the host (elsewhere it is waited for); sum of h*w is S
     sampling_locations  [B,Q,H,L,P,2], (x, y) in [0,1] over the level; outside samples zero
     attention_weights   [B,Q,H,L,P]
-    returns             [B,Q,H*D]
+    returns             [B,Q,H*D] in value's dtype; computed in float32, or float64 where value is
 
-    Raises ValueError when the shapes do not fit together.
+    Compiled kernels read contiguous memory: other inputs are copied first, as are inputs of another dtype than the
+    computation's. Beyond that they hold no memory but results. A location or weight that is NaN, and a location that
+    is infinite, makes its query's and head's output and its own gradients NaN; it is never used as an address.
+    Double backward is not offered.
+
+    Raises ValueError or TypeError when shapes, dtypes or devices do not fit together.
     """
     _check(value, spatial_shapes, sampling_locations, attention_weights)
-    return ms_deform_attn_reference(value, spatial_shapes, sampling_locations, attention_weights)
+    if backend(_NAME, value.device.type) == "torch":
+        if not torch.compiler.is_compiling():
+            _levels(spatial_shapes, value.shape[1])
+        return ms_deform_attn_reference(value, spatial_shapes, sampling_locations, attention_weights)
+    return _op(value, spatial_shapes, sampling_locations, attention_weights)
 
 
 def _check(value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor) -> None:
+    """What can be told without reading data."""
     if value.dim() != 4:
         raise ValueError(f"value must be [B,S,H,D], got shape {tuple(value.shape)}")
     batch, _, heads, _ = value.shape
@@ -48,6 +70,83 @@ def _check(value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, at
             f"attention_weights must be {tuple(location_shape[:-1])} as sampling_locations, "
             f"got shape {tuple(attention_weights.shape)}"
         )
-    pixels = int(spatial_shapes.prod(1).sum())
-    if pixels != value.shape[1]:
-        raise ValueError(f"spatial_shapes cover {pixels} pixels, but value has S={value.shape[1]}")
+    if spatial_shapes.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"spatial_shapes must be int64 or int32, got {spatial_shapes.dtype}")
+    floats = {"value": value, "sampling_locations": sampling_locations, "attention_weights": attention_weights}
+    for name, tensor in floats.items():
+        if not tensor.is_floating_point():
+            raise TypeError(f"{name} must be floating, got {tensor.dtype}")
+        if tensor.device != value.device:
+            raise ValueError(f"{name} must be on value's device {value.device}, got {tensor.device}")
+
+
+def _levels(spatial_shapes: Tensor, pixels: int) -> Tensor:
+    """spatial_shapes as compiled code reads it, int64 on the host; raises ValueError where it does not cover S."""
+    shapes = spatial_shapes.to("cpu", torch.int64).contiguous()
+    sizes = shapes.tolist()
+    if any(size < 0 for level in sizes for size in level):
+        raise ValueError(f"spatial_shapes must not be negative, got {sizes}")
+    covered = sum(h * w for h, w in sizes)
+    if covered != pixels:
+        raise ValueError(f"spatial_shapes cover {covered} pixels, but value has S={pixels}")
+    return shapes
+
+
+# ---- the custom op: forward, backward, and what tracers need to know of them
+
+# A backend's module (`backends.MODULES`) has
+#   ms_deform_attn_forward(value, shapes, locations, weights) -> [B,Q,H*D]
+#   ms_deform_attn_backward(grad, value, shapes, locations, weights) -> gradients of value, locations and weights
+# all like the tensors they belong to; shapes comes from `_levels`.
+
+
+def _module(device: torch.device) -> ModuleType:
+    return importlib.import_module(f"mask2former.ops.{MODULES[_NAME][backend(_NAME, device.type)]}")
+
+
+@torch.library.custom_op("mask2former::ms_deform_attn", mutates_args=())
+def _op(value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
+    shapes = _levels(spatial_shapes, value.shape[1])
+    if backend(_NAME, value.device.type) == "torch":  # an exported program that came to another machine
+        return ms_deform_attn_reference(value, shapes, sampling_locations, attention_weights)
+    return _module(value.device).ms_deform_attn_forward(value, shapes, sampling_locations, attention_weights)
+
+
+@torch.library.custom_op("mask2former::ms_deform_attn_backward", mutates_args=())
+def _backward_op(
+    grad: Tensor, value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    shapes = _levels(spatial_shapes, value.shape[1])
+    return _module(value.device).ms_deform_attn_backward(grad, value, shapes, sampling_locations, attention_weights)
+
+
+@_op.register_fake
+def _(value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
+    batch, _, heads, channels = value.shape
+    return value.new_empty(batch, sampling_locations.shape[1], heads * channels)
+
+
+@_backward_op.register_fake
+def _(
+    grad: Tensor, value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return tuple(x.new_empty(x.shape) for x in (value, sampling_locations, attention_weights))
+
+
+def _save(ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    value, shapes, locations, weights = ctx.saved_tensors
+    if backend(_NAME, value.device.type) == "torch":
+        with torch.enable_grad():
+            inputs = [x.detach().requires_grad_() for x in (value, locations, weights)]
+            out = ms_deform_attn_reference(inputs[0], shapes, *inputs[1:])
+        grads = torch.autograd.grad(out, inputs, grad)
+    else:
+        grads = _backward_op(grad, value, shapes, locations, weights)
+    return grads[0], None, *grads[1:]
+
+
+_op.register_autograd(_differentiate, setup_context=_save)

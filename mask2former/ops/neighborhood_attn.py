@@ -1,33 +1,27 @@
-"""Neighbourhood attention in two dimensions, dilated or not, in plain torch.
+"""Neighbourhood attention in two dimensions, dilated or not.
 
 Sources: Neighborhood Attention Transformer (Hassani et al., CVPR 2023, sec. 3) and Dilated Neighborhood Attention
-Transformer (Hassani and Shi, 2022, sec. 3). The plain definition is in ``reference.py``. The authors' library NATTEN
-is not needed and not used: from version 0.20 on it has neither the relative position bias nor a CPU path.
+Transformer (Hassani and Shi, 2022, sec. 3). The authors' library NATTEN is not needed and not used: from version 0.20
+on it has neither the relative position bias nor a CPU path.
 
-Attention with dilation d is attention without it inside each of the d*d groups of pixels that are d apart. A group is
-cut into tiles. The queries of a tile see little more keys than each of them alone, so a tile is one dense attention in
-which keys outside a query's neighbourhood get the logit -inf. Tiles away from the border all look alike and are
-computed together; near the border neighbourhoods are shifted inwards, and there are a few other kinds of tile. The
-backward pass computes the attention weights again, tile by tile: they are never held for the whole map.
+The definition is ``neighborhood_attention_2d_reference``; plain torch for any device is in ``neighborhood_tiled.py``.
+The compiled ones stand behind the custom op ``mask2former::neighborhood_attention_2d``, which torch.compile and
+torch.export keep as one node. ``backends.py`` chooses.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
-from dataclasses import dataclass
+import importlib
+from types import ModuleType
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 
-# B batch, N heads, H W pixels, D channels per head
-# G groups of pixels (row, column), T tiles (row, column), Q = q*q queries and K = k*k keys of a tile
+from mask2former.ops.backends import MODULES, backend
+from mask2former.ops.neighborhood_tiled import neighborhood_attention_2d_tiled
 
-TILE = 8  # edge of a tile, in queries; on a CPU 6 to 11 differ little, 4 takes half as long again
-MAX_LOGITS = 2**22  # of one step; memory beyond inputs and outputs is a few times this, and stays near the cache
+# B batch, N heads, H W pixels, D channels per head, k kernel size
 
 
 def neighborhood_attention_2d(
@@ -49,29 +43,30 @@ def neighborhood_attention_2d(
     q, k, v   [B,N,H,W,D], floating
     rpb       [N,2k-1,2k-1], added to the logits by the key's place relative to the query (row, column), or None
     scale     of the dot products
-    dropout   probability of dropping an attention weight; 0 outside of training
+    dropout   probability of dropping an attention weight; 0 outside of training. Only plain torch has it
     returns   [B,N,H,W,D]
 
-    Raises ValueError when the shapes do not fit together.
+    A NaN or infinity reaches the queries that see it, and in plain torch others of its tile. Double backward is not
+    offered.
+
+    Raises ValueError or TypeError when shapes, dtypes or devices do not fit together.
     """
     _check(q, k, v, rpb, kernel_size, dilation)
-    height, width = (int(n) for n in q.shape[2:4])  # plain numbers also where a tracer watches
-    size = tuple(max(n, kernel_size * dilation) for n in (height, width))
-    # storage is whole periods of the dilation; what lies beyond `size` is never looked at
-    bottom, right = (-(-n // dilation) * dilation - had for n, had in zip(size, (height, width)))
-    if bottom or right:
-        q, k, v = (F.pad(x, (0, 0, 0, right, 0, bottom)) for x in (q, k, v))
-    if rpb is None:
-        rpb = q.new_zeros(q.shape[1], 2 * kernel_size - 1, 2 * kernel_size - 1)
-    seed = int(torch.randint(2**31, ())) if dropout else 0  # so that both passes drop the same weights
-    learns = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, rpb))
-    op = _NeighborhoodAttention.apply if learns else _attend  # without a gradient, tracers see what is done
-    return op(q, k, v, rpb, size, kernel_size, dilation, scale, dropout, seed)[:, :, :height, :width]
+    if dropout or backend("neighborhood_attention_2d", q.device.type) == "torch":
+        return neighborhood_attention_2d_tiled(q, k, v, rpb, kernel_size, dilation, scale, dropout)
+    return _op(q, k, v, rpb, kernel_size, dilation, scale)[0]
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel_size: int, dilation: int) -> None:
-    if q.dim() != 5 or q.shape != k.shape or q.shape != v.shape:
-        raise ValueError(f"q, k and v must be [B,N,H,W,D], all alike, got {[tuple(x.shape) for x in (q, k, v)]}")
+    if q.dim() != 5:
+        raise ValueError(f"q must be [B,N,H,W,D], got shape {tuple(q.shape)}")
+    if not q.is_floating_point():
+        raise TypeError(f"q must be floating, got {q.dtype}")
+    for name, x in (("k", k), ("v", v)):
+        if x.shape != q.shape:
+            raise ValueError(f"{name} must be {tuple(q.shape)} as q, got shape {tuple(x.shape)}")
+        if x.dtype != q.dtype:
+            raise TypeError(f"{name} must be {q.dtype} as q, got {x.dtype}")
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd, got {kernel_size}")
     if dilation < 1:
@@ -79,207 +74,84 @@ def _check(q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel_size: int
     expected = (q.shape[1], 2 * kernel_size - 1, 2 * kernel_size - 1)
     if rpb is not None and tuple(rpb.shape) != expected:
         raise ValueError(f"rpb must be [N,2k-1,2k-1], here {expected}, got {tuple(rpb.shape)}")
+    if rpb is not None and not rpb.is_floating_point():
+        raise TypeError(f"rpb must be floating, got {rpb.dtype}")
+    for name, x in (("k", k), ("v", v), ("rpb", rpb)):
+        if x is not None and x.device != q.device:
+            raise ValueError(f"{name} must be on q's device {q.device}, got {x.device}")
 
 
-# ---- which queries and keys belong together
+# ---- the custom op: forward, backward, and what tracers need to know of them
+
+# A backend's module (`backends.MODULES`) has
+#   neighborhood_attention_2d_forward(q, k, v, rpb, kernel_size, dilation, scale) -> out [B,N,H,W,D] like q,
+#       lse [B,N,H,W] in float32 or, of float64, float64: for each query the logarithm of its exponentials' sum
+#   neighborhood_attention_2d_backward(grad, q, k, v, rpb, out, lse, kernel_size, dilation, scale)
+#       -> gradients of q, k, v and rpb like the tensors they belong to, the last None where rpb is
+# Tensors may have any strides, and rpb another floating dtype than q.
 
 
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """Equal tiles in a row along one axis of a group: tile t has the queries from first + t * size.
-
-    The keys of tile t are the key_size ones from key_first + t * size.
-    """
-
-    first: int
-    size: int
-    key_first: int
-    key_size: int
-    offsets: np.ndarray  # [size,key_size], index into an axis of rpb, or 2k-1 where the query does not see the key
-    count: int = 1
-
-    def queries(self, x: Tensor, dim: int) -> Tensor:
-        """View of the tiles' queries: axis ``dim`` becomes (tile, query)."""
-        return x.narrow(dim, self.first, self.count * self.size).unflatten(dim, (self.count, self.size))
-
-    def keys(self, x: Tensor, dim: int) -> Tensor:
-        """View of the tiles' keys, which overlap: axis ``dim`` becomes the tile, and the keys are appended."""
-        length = (self.count - 1) * self.size + self.key_size
-        return x.narrow(dim, self.key_first, length).unfold(dim, self.key_size, self.size)
+def _module(device: torch.device) -> ModuleType:
+    name = "neighborhood_attention_2d"
+    return importlib.import_module(f"mask2former.ops.{MODULES[name][backend(name, device.type)]}")
 
 
-@functools.lru_cache(maxsize=256)
-def _runs(length: int, kernel_size: int) -> tuple[_Run, ...]:
-    """The tiles along an axis of a group with that many pixels, equal ones next to each other brought together."""
-    starts = (np.arange(length) - kernel_size // 2).clip(0, length - kernel_size)  # first key of each query
-    edge = -(-length // -(-length // TILE))  # as near to TILE as equal tiles get
-    runs: list[_Run] = []
-    for first in range(0, length, edge):
-        queries = np.arange(first, min(first + edge, length))[:, None]
-        begin = starts[queries]
-        keys = np.arange(begin.min(), begin.max() + kernel_size)
-        seen = (keys >= begin) & (keys < begin + kernel_size)
-        offsets = np.where(seen, keys - queries + kernel_size - 1, 2 * kernel_size - 1)
-        if runs and np.array_equal(runs[-1].offsets, offsets):
-            last = runs.pop()
-            runs.append(_Run(last.first, edge, last.key_first, last.key_size, offsets, last.count + 1))
-        else:
-            runs.append(_Run(first, len(queries), int(keys[0]), len(keys), offsets))
-    return tuple(runs)
+def _pixels_first(x: Tensor) -> Tensor:
+    """[B,N,H,W,D] with memory in the order B, H, W, N, D: what a projection of all heads reads, and tracers expect."""
+    return x.permute(0, 2, 3, 1, 4).contiguous().permute(0, 3, 1, 2, 4)
 
 
-@dataclass(frozen=True, eq=False)
-class _Step:
-    """Tiles of one kind that are computed together: some rows of groups, some rows of tiles."""
-
-    dilation: int
-    groups: tuple[slice, slice]  # rows and columns of groups, all with `lengths` pixels
-    lengths: tuple[int, int]
-    rows: _Run
-    columns: _Run
-    tiles: slice  # rows of tiles
-
-    def _groups(self, x: Tensor) -> Tensor:
-        """[B,N,H,W,D] -> view [G,G,B,N,h,w,D]."""
-        x = x.unflatten(3, (-1, self.dilation)).unflatten(2, (-1, self.dilation))  # [B,N,h,G,w,G,D]
-        x = x.permute(3, 5, 0, 1, 2, 4, 6)[self.groups]
-        return x[:, :, :, :, : self.lengths[0], : self.lengths[1]]
-
-    def queries(self, x: Tensor) -> Tensor:
-        """[B,N,H,W,D] -> view [G,G,B,T,T,N,q,q,D]."""
-        x = self.columns.queries(self.rows.queries(self._groups(x), 4), 6)  # [G,G,B,N,T,q,T,q,D]
-        return x.permute(0, 1, 2, 4, 6, 3, 5, 7, 8)[:, :, :, self.tiles]
-
-    def _keys(self, x: Tensor) -> Tensor:
-        """[B,N,H,W,D] -> view [G,G,B,T,T,N,k,k,D]; the tiles overlap."""
-        x = self.columns.keys(self.rows.keys(self._groups(x), 4), 5)  # [G,G,B,N,T,T,D,k,k]
-        return x.permute(0, 1, 2, 4, 5, 3, 7, 8, 6)[:, :, :, self.tiles]
-
-    def gather(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [*,N,Q,D], keys and values [*,N,K,D], with all groups and tiles in the first axis."""
-        return tuple(x.flatten(6, 7).flatten(0, 4) for x in (self.queries(q), self._keys(k), self._keys(v)))
-
-    def add_to_keys(self, total: Tensor, part: Tensor) -> None:
-        """Add part [*,N,K,D] to total [B,N,H,W,D]; only tiles that do not overlap are added at once."""
-        view = self._keys(total)
-        part = part.view(view.shape)
-        rows, columns = (-(-run.key_size // run.size) for run in (self.rows, self.columns))
-        for row in range(min(rows, view.shape[3])):
-            for column in range(min(columns, view.shape[4])):
-                view[:, :, :, row::rows, column::columns] += part[:, :, :, row::rows, column::columns]
-
-    def places(self, edge: int) -> np.ndarray:
-        """[Q,K], index into a flat table [edge*edge] of rpb."""
-        rows, columns = self.rows.offsets[:, None, :, None], self.columns.offsets[None, :, None, :]
-        return (rows * edge + columns).reshape(self.rows.size * self.columns.size, -1)
+@torch.library.custom_op("mask2former::neighborhood_attention_2d", mutates_args=())
+def _op(
+    q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, kernel_size: int, dilation: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    _check(q, k, v, rpb, kernel_size, dilation)
+    forward = _module(q.device).neighborhood_attention_2d_forward
+    out, lse = forward(q, k, v, rpb, kernel_size, dilation, scale)
+    return _pixels_first(out), lse
 
 
-def _plan(size: tuple[int, int], kernel_size: int, dilation: int, planes: int) -> Iterator[_Step]:
-    """The steps that cover a map of ``size``, each within MAX_LOGITS where a row of tiles is; planes: B*N."""
-    for rows_of_groups, height in _equal_groups(size[0], dilation):
-        for columns_of_groups, width in _equal_groups(size[1], dilation):
-            for rows in _runs(height, kernel_size):
-                for columns in _runs(width, kernel_size):
-                    logits = rows.size * columns.size * rows.key_size * columns.key_size * columns.count
-                    room = max(MAX_LOGITS // (logits * planes * len(columns_of_groups)), 1)  # in rows of tiles
-                    tiles = min(room, rows.count)
-                    groups = max(room // rows.count, 1)
-                    for g in _slices(rows_of_groups, groups):
-                        for t in _slices(range(rows.count), tiles):
-                            across = slice(columns_of_groups.start, columns_of_groups.stop)
-                            yield _Step(dilation, (g, across), (height, width), rows, columns, t)
+@_op.register_fake
+def _(q, k, v, rpb, kernel_size, dilation, scale):
+    return _pixels_first(torch.empty_like(q)), q.new_empty(
+        q.shape[:4], dtype=torch.promote_types(q.dtype, torch.float32)
+    )
 
 
-def _equal_groups(size: int, dilation: int) -> list[tuple[range, int]]:
-    """Groups along an axis and their pixels: the first size % dilation of them have one more."""
-    longer, length = size % dilation, size // dilation
-    return [(g, n) for g, n in ((range(longer), length + 1), (range(longer, dilation), length)) if g]
+@torch.library.custom_op("mask2former::neighborhood_attention_2d_backward", mutates_args=())
+def _backward_op(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rpb: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    kernel_size: int,
+    dilation: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    backward = _module(q.device).neighborhood_attention_2d_backward
+    *maps, grad_rpb = backward(grad, q, k, v, rpb, out, lse, kernel_size, dilation, scale)
+    return (*map(_pixels_first, maps), q.new_empty(0) if grad_rpb is None else grad_rpb.contiguous())
 
 
-def _slices(indices: range, step: int) -> Iterator[slice]:
-    return (slice(i, min(i + step, indices.stop)) for i in range(indices.start, indices.stop, step))
+@_backward_op.register_fake
+def _(grad, q, k, v, rpb, out, lse, kernel_size, dilation, scale):
+    maps = (_pixels_first(torch.empty_like(q)) for _ in range(3))
+    return (*maps, q.new_empty(0) if rpb is None else rpb.new_empty(rpb.shape))
 
 
-# ---- the two passes
+def _save(ctx: FunctionCtx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.kernel_size, ctx.dilation, ctx.scale = inputs
+    ctx.save_for_backward(*tensors, *output)
+    ctx.mark_non_differentiable(output[1])
 
 
-class _Weights:
-    """Attention weights of one step after another, for either pass."""
-
-    def __init__(self, rpb: Tensor, scale: float, dropout: float, seed: int):
-        self.dtype = torch.promote_types(rpb.dtype, torch.float32)  # sums of exponentials need more than half precision
-        self.edge = int(rpb.shape[1]) + 1
-        table = F.pad(rpb.to(self.dtype), (0, 1, 0, 1), value=-torch.inf)  # the last row and column: not seen
-        self.table = table.flatten(1)  # [N, edge*edge]
-        self.scale, self.dropout = scale, dropout
-        self.generator = torch.Generator(rpb.device).manual_seed(seed) if dropout else None
-
-    def places(self, step: _Step) -> Tensor:
-        """Where in the table the bias of each pair stands: [Q,K]."""
-        return torch.from_numpy(step.places(self.edge)).to(self.table.device)
-
-    def __call__(self, step: _Step, q: Tensor, k: Tensor) -> Tensor:
-        """Weights [*,N,Q,K] of queries [*,N,Q,D] and keys [*,N,K,D]."""
-        logits = torch.matmul(q * self.scale, k.transpose(-1, -2)).to(self.dtype)
-        return logits.add_(self.table[:, self.places(step)]).softmax(-1)
-
-    def drop(self, weights: Tensor) -> Tensor | float:
-        """Factors that drop some weights and raise the others; to be asked for once per step and pass, in order."""
-        if not self.dropout:
-            return 1.0
-        kept = torch.rand(weights.shape, generator=self.generator, device=weights.device) >= self.dropout
-        return kept / (1 - self.dropout)
-
-    def apply(self, step: _Step, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The weighted sums [*,N,Q,D] of the values [*,N,K,D]."""
-        if self.dropout:  # torch's own attention does not tell which weights it dropped
-            weights = self(step, q, k)
-            return torch.matmul((weights * self.drop(weights)).to(v.dtype), v)
-        bias = self.table[:, self.places(step)].to(q.dtype)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None], scale=self.scale)
+def _differentiate(ctx: FunctionCtx, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors  # once: recomputed ones are given out only once
+    *grads, grad_rpb = _backward_op(grad, *saved, ctx.kernel_size, ctx.dilation, ctx.scale)
+    return (*grads, None if saved[3] is None else grad_rpb, None, None, None)
 
 
-def _attend(q, k, v, rpb, size, kernel_size, dilation, scale, dropout, seed) -> Tensor:
-    out = torch.zeros_like(q)
-    weigh = _Weights(rpb, scale, dropout, seed)
-    for step in _plan(size, kernel_size, dilation, int(q.shape[0] * q.shape[1])):
-        place = step.queries(out)
-        place.copy_(weigh.apply(step, *step.gather(q, k, v)).view(place.shape))
-    return out
-
-
-class _NeighborhoodAttention(torch.autograd.Function):
-    """The same with a backward pass."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, q, k, v, rpb, size, kernel_size, dilation, scale, dropout, seed) -> Tensor:
-        out = _attend(q, k, v, rpb, size, kernel_size, dilation, scale, dropout, seed)
-        ctx.save_for_backward(q, k, v, rpb, out)
-        ctx.settings = size, kernel_size, dilation, scale, dropout, seed
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, rpb, out = ctx.saved_tensors
-        size, kernel_size, dilation, scale, dropout, seed = ctx.settings
-        weigh = _Weights(rpb, scale, dropout, seed)
-        grad_q, grad_k, grad_v = (torch.zeros_like(x, dtype=weigh.dtype) for x in (q, k, v))
-        grad_table = torch.zeros_like(weigh.table)
-        for step in _plan(size, kernel_size, dilation, int(q.shape[0] * q.shape[1])):
-            queries, keys, values = step.gather(q, k, v)
-            upper, result = (step.queries(x).reshape(queries.shape) for x in (grad, out))
-            weights = weigh(step, queries, keys)  # [*,N,Q,K]
-            factors = weigh.drop(weights)
-            step.add_to_keys(grad_v, torch.matmul((weights * factors).to(v.dtype).transpose(-1, -2), upper))
-            # through the softmax: w * (g - sum(w * g)), and that sum is the output times its gradient
-            grad_logits = torch.matmul(upper, values.transpose(-1, -2)).to(weigh.dtype) * factors
-            grad_logits.sub_((upper * result).sum(-1, keepdim=True, dtype=weigh.dtype)).mul_(weights)
-            grad_table.index_add_(1, weigh.places(step).flatten(), grad_logits.sum(0).flatten(1))
-            grad_logits = grad_logits.mul_(scale).to(q.dtype)
-            place = step.queries(grad_q)
-            place.copy_(torch.matmul(grad_logits, keys).view(place.shape))
-            step.add_to_keys(grad_k, torch.matmul(grad_logits.transpose(-1, -2), queries))
-        grad_rpb = grad_table.unflatten(1, (weigh.edge, weigh.edge))[:, :-1, :-1]
-        needed = zip(ctx.needs_input_grad, (grad_q, grad_k, grad_v, grad_rpb), (q, k, v, rpb))
-        return (*(g.to(x.dtype) if need else None for need, g, x in needed), *[None] * 6)
+_op.register_autograd(_differentiate, setup_context=_save)

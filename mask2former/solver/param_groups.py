@@ -14,8 +14,16 @@ NORM_LAYERS = (
     nn.RMSNorm,
 )
 
-# position tables of Swin and DiNAT: decaying them would pull every offset towards the same attention
-UNDECAYED_NAMES = ("relative_position_bias_table", "absolute_pos_embed", "rpb")
+# position tables of Swin and DiNAT: decaying them would pull every offset towards the same attention;
+# positions and extra tokens of plain vision transformers, which timm's own recipes leave alone, too
+UNDECAYED_NAMES = (
+    "relative_position_bias_table",
+    "absolute_pos_embed",
+    "rpb",
+    "pos_embed",
+    "cls_token",
+    "reg_token",
+)
 
 
 def _parameters(model: nn.Module) -> Iterator[tuple[nn.Module, str, str, nn.Parameter]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,7 +18,7 @@ _PACKAGES = (
     *("torch", "torchvision", "timm", "fvcore", "iopath", "yacs", "scipy", "numpy", "pillow"),
     *("pycocotools", "faster-coco-eval", "cityscapesscripts", "tensorboard", "PyYAML", "tqdm", "av", "natten"),
 )
-_VARIABLES = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "NCCL_DEBUG", "FVCORE_CACHE")
+_VARIABLES = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "NCCL_DEBUG", "FVCORE_CACHE", "MASK2FORMER_OPS")
 
 
 def collect_env() -> str:
@@ -65,9 +65,10 @@ def _cuda_facts() -> dict[str, str]:
 
 
 def _backend_facts() -> dict[str, str]:
-    built = importlib.util.find_spec("mask2former._C") is not None
     return {
-        "compiled ops": "mask2former._C" if built else "not built; the pure torch definitions run",
+        "C++ compiler": shutil.which("g++") or "none",
+        "CUDA compiler": shutil.which("nvcc") or "none on PATH",
+        "CPU capability": torch.backends.cpu.get_cpu_capability(),
         "oneDNN": "yes" if torch.backends.mkldnn.is_available() else "no",
     }
 

@@ -68,26 +68,81 @@ def test_another_architecture_loads_nothing(other, names, tmp_path):
     assert all(torch.equal(t, before[n]) for n, t in backbone.state_dict().items())
 
 
+# ---------------------------------------------------------------- other programs' names
+
+
+def small_swin(**kwargs):
+    """timm's Swin, small, with images whose last map is larger than a window."""
+    sizes = {"embed_dim": 16, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8), "window_size": 2, "img_size": 128}
+    return timm.create_model("swin_tiny_patch4_window7_224", **(sizes | kwargs))
+
+
+def as_authors(timm_swin):
+    """What the authors' own code calls the tensors of timm's Swin."""
+    moved = {f"layers.{i + 1}.downsample": f"layers.{i}.downsample" for i in range(3)}
+    return {
+        next((n.replace(theirs, ours) for theirs, ours in moved.items() if n.startswith(theirs)), n): tensor
+        for n, tensor in timm_swin.items()
+    }
+
+
+def as_ours(timm_swin):
+    return {f"backbone.{name}": tensor for name, tensor in as_authors(timm_swin).items()}
+
+
+@pytest.mark.parametrize("names", [dict, as_authors, as_ours], ids=["timm", "authors", "ours"])
+def test_swin_by_any_name_into_timm_s_extractor(names, tmp_path):
+    classifier, extractor = small_swin().eval(), small_swin(features_only=True).eval()
+    backbone = nn.ModuleDict({"body": extractor})
+    report = load_backbone_weights(backbone, save(names(classifier.state_dict()), tmp_path / "w.pth"))
+    assert not report.missing and not report.reshaped
+    image = torch.rand(1, 3, 128, 128)
+    with torch.no_grad():
+        torch.testing.assert_close(extractor(image)[-1], classifier.layers(classifier.patch_embed(image)))
+
+
+def test_our_resnet_s_weights_into_timm_s(tmp_path):
+    from mask2former.modeling.backbone.resnet import ResNet
+
+    ours, backbone = ResNet(norm="BN"), Wrapped("resnet50")
+    with torch.no_grad():
+        for tensor in ours.state_dict().values():
+            tensor.copy_(torch.rand_like(tensor, dtype=torch.float32))
+    path = save({f"backbone.{n}": t for n, t in ours.state_dict().items()}, tmp_path / "w.pth")
+    report = load_backbone_weights(backbone, path)
+    assert not report.missing and "read as those of torchvision's or timm's ResNet" in str(report)
+    state = backbone.state_dict()
+    assert torch.equal(state["body.layer4.2.bn3.running_var"], ours.res5[2].conv3.norm.running_var)
+
+
 def test_torchvision_file_into_our_resnet(tmp_path):
-    torchvision = {
-        f"{module}.{leaf}": torch.rand(2)
-        for module in ("bn1", "layer1.0.bn1", "layer1.0.downsample.1")
-        for leaf in ("weight", "bias")
-    }
-    torchvision |= {
-        "conv1.weight": torch.rand(2, 3),
-        "layer1.0.conv1.weight": torch.rand(2, 2),
-        "fc.weight": torch.rand(9),
-    }
-    ours = nn.Module()
-    ours.stem = nn.ModuleDict({"conv1": nn.Linear(3, 2, bias=False)})
-    ours.stem["conv1"].norm = nn.LayerNorm(2)
-    block = nn.ModuleDict({"conv1": nn.Linear(2, 2, bias=False), "shortcut": nn.Module()})
-    block["conv1"].norm = nn.LayerNorm(2)
-    block["shortcut"].norm = nn.LayerNorm(2)
-    ours.res2 = nn.ModuleList([block])
-    report = load_backbone_weights(ours, save(torchvision, tmp_path / "w.pth"))
-    assert not report.missing and report.unexpected == ("fc.weight",)
+    from torchvision.models import resnet50
+
+    from mask2former.modeling.backbone.resnet import ResNet
+
+    theirs, ours = resnet50(), ResNet()
+    report = load_backbone_weights(ours, save(theirs.state_dict(), tmp_path / "w.pth"))
+    assert not report.missing and report.unexpected == ("fc.weight", "fc.bias")
+    assert torch.equal(ours.res3[0].shortcut.weight, theirs.layer2[0].downsample[0].weight)
+
+
+def test_bias_tables_of_another_window_are_resized(tmp_path):
+    source, backbone = small_swin(), small_swin(features_only=True, window_size=4)
+    report = load_backbone_weights(backbone, save(source.state_dict(), tmp_path / "w.pth"))
+    assert not report.reshaped and len(report.adapted) == 8 and "[9, 1] in the file, [49, 1]" in str(report)
+
+
+def test_positions_of_another_size_are_resized(tmp_path):
+    def vit(edge):
+        return timm.create_model("deit_tiny_patch16_224", img_size=edge, depth=1, features_only=True, out_indices=(0,))
+
+    source, backbone = vit(64), vit(96)
+    with torch.no_grad():
+        source.model.pos_embed[:, 1:] = 3.0
+    report = load_backbone_weights(backbone, save(source.state_dict(), tmp_path / "w.pth"))
+    assert [one.name.rpartition(".")[2] for one in report.adapted] == ["pos_embed"] and not report.reshaped
+    assert torch.equal(backbone.model.pos_embed[:, 0], source.model.pos_embed[:, 0])
+    torch.testing.assert_close(backbone.model.pos_embed[:, 1:], torch.full((1, 36, 192), 3.0))
 
 
 @pytest.mark.parametrize(

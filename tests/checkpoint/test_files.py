@@ -1,8 +1,10 @@
+import json
 import os
 import pickle
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from mask2former.checkpoint import load_checkpoint_file
@@ -26,7 +28,19 @@ def save_pickle(value, path):
     path.write_bytes(pickle.dumps(arrays, 2))
 
 
-@pytest.mark.parametrize("save", [torch.save, save_legacy, save_pickle])
+def save_tensors_in_pickle(value, path):
+    """As the published scripts write weights of classifiers."""
+    path.write_bytes(pickle.dumps({**value, "__author__": "third_party", "matching_heuristics": True}))
+
+
+def save_safetensors(value, path):
+    safetensors.torch.save_file(value["model"], path)
+
+
+CONTAINERS = [torch.save, save_legacy, save_pickle, save_tensors_in_pickle, save_safetensors]
+
+
+@pytest.mark.parametrize("save", CONTAINERS)
 @pytest.mark.parametrize("name", ["w.pth", "w.pkl", "w"])
 def test_kinds_are_told_by_content(save, name, tmp_path):
     path = tmp_path / name
@@ -55,7 +69,7 @@ def test_code_in_a_torch_file_is_refused_unrun(save, tmp_path, monkeypatch):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("save", [torch.save, save_legacy, save_pickle])
+@pytest.mark.parametrize("save", CONTAINERS)
 @pytest.mark.parametrize("share", [0.3, 0.9])
 def test_cut_off_files(save, share, tmp_path):
     path = tmp_path / "w.pth"
@@ -83,3 +97,78 @@ def test_file_without_weights(content, tmp_path):
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match=r"nothing\.pth"):
         load_checkpoint_file(str(tmp_path / "nothing.pth"))
+
+
+# ---------------------------------------------------------------- folders of Hugging Face's libraries
+
+
+def save_parts(folder, kind="safetensors"):
+    """As save_pretrained does with large models."""
+    stem, suffix = ("model", ".safetensors") if kind == "safetensors" else ("pytorch_model", ".bin")
+    weight_map = {}
+    for i, (name, tensor) in enumerate(WEIGHTS.items(), start=1):
+        part = f"{stem}-0000{i}-of-00002{suffix}"
+        save = safetensors.torch.save_file if kind == "safetensors" else torch.save
+        save({name: tensor}, folder / part)
+        weight_map[name] = part
+    index = folder / f"{stem}{suffix}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return index
+
+
+def assert_read(path):
+    got = load_checkpoint_file(str(path))["model"]
+    assert got.keys() == WEIGHTS.keys() and all(torch.equal(got[n], t) for n, t in WEIGHTS.items())
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_parts_are_put_together(kind, tmp_path):
+    assert_read(save_parts(tmp_path, kind))
+    assert_read(tmp_path)
+
+
+def test_one_file_in_a_folder(tmp_path):
+    torch.save(WEIGHTS, tmp_path / "pytorch_model.bin")
+    assert_read(tmp_path)
+    safetensors.torch.save_file(WEIGHTS, tmp_path / "model.safetensors")
+    torch.save({"other": torch.ones(1)}, tmp_path / "pytorch_model.bin")
+    assert_read(tmp_path)  # safetensors before pickles
+
+
+def test_folder_without_weights(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"folder without weights: expected one of model\.safetensors.*MODEL\.WEIGHTS"):
+        load_checkpoint_file(str(tmp_path))
+
+
+def test_missing_part(tmp_path):
+    index = save_parts(tmp_path)
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(UserError, match=r"not beside it: model-00002-of-00002\.safetensors"):
+        load_checkpoint_file(str(index))
+
+
+def test_part_that_lacks_a_tensor(tmp_path):
+    index = save_parts(tmp_path)
+    safetensors.torch.save_file({"other": torch.ones(1)}, tmp_path / "model-00001-of-00002.safetensors")
+    with pytest.raises(UserError, match=r"00001-of-00002\.safetensors lacks 1 of the 1 tensors.*a\.weight"):
+        load_checkpoint_file(str(index))
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"a": 1}', '{"weight_map": []}', '{"weight_map": {"a": "model.json"}}', '{"weight_map": {"a": 1}}', "{"],
+)
+def test_json_that_is_no_index(content, tmp_path):
+    (tmp_path / "model.json").write_text(content)
+    with pytest.raises(UserError, match=r"model\.json is no index of weights"):
+        load_checkpoint_file(str(tmp_path / "model.json"))
+
+
+def test_code_in_a_part_is_refused_unrun(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    index = save_parts(tmp_path, "bin")
+    torch.save({"a.weight": Runs()}, tmp_path / "pytorch_model-00001-of-00002.bin")
+    with pytest.raises(UserError, match=r"00001-of-00002\.bin was refused.*system"):
+        load_checkpoint_file(str(index))
+    assert not (tmp_path / "ran").exists()

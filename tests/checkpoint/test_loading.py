@@ -1,7 +1,9 @@
 import json
+import os
 import pickle
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -85,6 +87,35 @@ def test_checkpoint_of_another_architecture_loads_nothing(source, tmp_path):
     with pytest.raises(UserError, match=r"(?s)w\.pth is a checkpoint of another architecture.*only in the file.*MODEL"):
         load_weights(model, saved(source, tmp_path / "w.pth"))
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
+class Runs:
+    def __reduce__(self):
+        return os.system, ("touch ran",)
+
+
+def pickled(state, path):
+    path.write_bytes(pickle.dumps({"model": state, "matching_heuristics": True}))
+
+
+SAVERS = {"zip": torch.save, "safetensors": safetensors.torch.save_file, "pickle": pickled}
+
+
+@pytest.mark.parametrize(
+    ("kind", "spoil"),
+    [("zip", "cut off"), ("safetensors", "cut off"), ("pickle", "cut off"), ("zip", "code"), ("pickle", "code")],
+)
+def test_a_bad_file_loads_nothing(kind, spoil, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, path = Model(), tmp_path / "w.pth"
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    SAVERS[kind]({**Model().state_dict(), **({"more": Runs()} if spoil == "code" else {})}, path)
+    if spoil == "cut off":
+        path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UserError, match=r"w\.pth (could not be read|was refused)"):
+        load_weights(model, str(path))
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+    assert not (tmp_path / "ran").exists()
 
 
 def test_values_take_the_model_s_dtype(tmp_path):

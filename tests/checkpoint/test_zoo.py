@@ -88,12 +88,15 @@ def test_names_say_what_the_file_is():
 
 def test_recipes_exist_and_are_those_of_the_checkpoints(repo_dir):
     known = [model for model in zoo().values() if model.recipe]
-    assert len(known) >= 85
+    assert all(model.recipe_path == repo_dir / model.recipe for model in known)
+    assert len(known) == 96
     for model in known:
         assert (repo_dir / model.recipe).is_file(), model.name
         if "fbaipublicfiles" in model.address:  # one recipe was renamed when its checkpoint was out already
             stem = Path(model.recipe).stem
             assert Path(model.address).parent.name in (stem, stem.replace("maskformer2", "maskformer")), model.name
+        if "openmmlab" in model.address:
+            assert Path(model.recipe).stem == Path(model.address).parent.name
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha1", "md5"])

@@ -43,9 +43,10 @@ def test_matching_sees_features_and_nearest_pixels_of_the_targets(masks):
 
 
 def test_the_loss_sees_resized_masks_and_every_pixel_of_the_targets(masks):
-    logits = torch.randn(2, 4, 1, 6, 8, dtype=torch.float64)
-    chosen = torch.tensor([[0, 3, 4, 1], [2, 1, 0, 4]])
-    for layer, (seen, labels) in enumerate(AllPixels().for_loss(logits, targets_of(masks), chosen)):
+    logits = torch.randn(2, 5, 1, 6, 8, dtype=torch.float64)  # in two portions
+    chosen = torch.tensor([[0, 3, 4, 1, 2], [2, 1, 0, 4, 3]])
+    for layer, portions in enumerate(AllPixels().for_loss(logits, targets_of(masks), chosen)):
+        seen, labels = (torch.cat(parts) for parts in zip(*(portion() for portion in portions)))
         resized = F.interpolate(logits[layer], size=SIZE, mode="bilinear", align_corners=False)
         torch.testing.assert_close(seen, resized.flatten(1))
         assert torch.equal(labels, padded(masks)[chosen[layer]].flatten(1))
@@ -67,8 +68,9 @@ def test_no_targets_leave_no_samples_and_a_gradient():
     targets = targets_of([torch.zeros(0, 20, 30), torch.zeros(0, 23, 25)])
     logits = torch.zeros(2, 0, 1, 6, 8, requires_grad=True)
     losses = [
-        term(*samples, 1.0)
-        for samples in AllPixels().for_loss(logits, targets, torch.zeros(2, 0, dtype=torch.int64))
+        term(*portion(), 1.0)
+        for portions in AllPixels().for_loss(logits, targets, torch.zeros(2, 0, dtype=torch.int64))
+        for portion in portions
         for term in (sigmoid_focal, dice)
     ]
     assert all(loss == 0 for loss in losses)

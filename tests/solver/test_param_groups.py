@@ -1,3 +1,4 @@
+import timm
 import torch
 from torch import nn
 
@@ -100,3 +101,10 @@ def test_position_tables_and_norms_of_swin_do_not_decay():
     assert norms <= undecayed
     # what is left: linear layers and the patch embedding, with their biases
     assert {name.rpartition(".")[0].rpartition(".")[2] for name in kept} == {"proj", "qkv", "fc1", "fc2", "reduction"}
+
+
+def test_positions_and_extra_tokens_of_transformers_do_not_decay():
+    body = timm.create_model("vit_tiny_patch16_224", reg_tokens=1)
+    groups = make_param_groups(body, lr=1.0, weight_decay=0.1, weight_decay_norm=0.1)
+    rested = {name for group in groups if group["weight_decay"] == 0 for name, _ in group["params"]}
+    assert rested == {"pos_embed", "cls_token", "reg_token"}

@@ -118,7 +118,7 @@ def test_seeding_repeats_every_source():
 
 def test_the_environment_report_names_what_a_bug_report_needs():
     report = collect_env()
-    for name in ("python", "mask2former", "torch", "torchvision", "timm", "numpy", "CUDA", "compiled ops"):
+    for name in ("python", "mask2former", "torch", "torchvision", "timm", "numpy", "CUDA", "C++ compiler"):
         assert any(line.startswith(name) for line in report.splitlines()), name
     assert torch.__version__.split("+")[0] in report
     assert issubclass(UserError, ValueError)

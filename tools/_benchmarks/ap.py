@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from pycocotools import mask as coco_mask
 
 from _benchmarks.contest import Contest, check_close
+from _benchmarks.setting import Setting
 from mask2former.evaluation import InstanceEvaluator
 from mask2former.structures import Instances, LabelSet
 
@@ -23,14 +22,15 @@ LABELS = LabelSet(tuple(f"class {k}" for k in range(CLASSES)), thing_ids=tuple(r
 _Metrics = dict[str, tuple[float, float]]  # "segm" and "bbox" -> AP, AP50 in percent
 
 
-def contests(folder: Path) -> list[Contest]:
+def contests(setting: Setting) -> list[Contest]:
     """Evaluation of the predictions of all images once they are encoded, and of a few from masks to metrics."""
     rng = np.random.default_rng(0)
-    images = [_draw(rng, number) for number in range(1, IMAGES + 1)]
+    count, dense_count = setting.pick((IMAGES, DENSE_IMAGES), (4, 2))
+    images = [_draw(rng, number) for number in range(1, count + 1)]
     whole, few = InstanceEvaluator(LABELS), InstanceEvaluator(LABELS)
     for record, predictions in images:
         whole.process([record], [_output(predictions)])
-    dense = [(record, _output(predictions)) for record, predictions in images[:DENSE_IMAGES]]
+    dense = [(record, _output(predictions)) for record, predictions in images[:dense_count]]
 
     def from_masks() -> _Metrics:
         few.reset()
@@ -50,8 +50,8 @@ def contests(folder: Path) -> list[Contest]:
     work = f"x {PREDICTED} predictions"
     return [
         Contest(
-            f"AP from run lengths, {IMAGES} images {work}",
-            IMAGES,
+            f"AP from run lengths, {count} images {work}",
+            count,
             "images",
             lambda: _headlines(whole),
             lambda: plain_ap(images),
@@ -59,8 +59,8 @@ def contests(folder: Path) -> list[Contest]:
             _same,
         ),
         Contest(
-            f"AP from masks, {DENSE_IMAGES} images {work}",
-            DENSE_IMAGES,
+            f"AP from masks, {dense_count} images {work}",
+            dense_count,
             "images",
             from_masks,
             rival_from_masks,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from PIL import Image
 
 from _benchmarks.contest import Contest, check_close
 from _benchmarks.pictures import draw_segments, shake, write_segments
+from _benchmarks.setting import Setting
 from mask2former.evaluation.panoptic import PanopticEvaluator
 from mask2former.evaluation.pq import PanopticQuality
 from mask2former.structures import LabelSet
@@ -26,13 +26,14 @@ _RIVAL = "two `np.unique` per image"
 _Pair = tuple[np.ndarray, list[dict], np.ndarray, list[dict]]
 
 
-def contests(folder: Path) -> list[Contest]:
-    """Contests over the same pairs of maps; files are written below `folder`."""
+def contests(setting: Setting) -> list[Contest]:
+    """Contests over the same pairs of maps; files are written below the setting's folder."""
     rng = np.random.default_rng(0)
-    pairs = [_pair(rng) for _ in range(IMAGES)]
+    count = setting.pick(IMAGES, 4)
+    pairs = [_pair(rng) for _ in range(count)]
     records = []
     for number, (truth, segments, _, _) in enumerate(pairs):
-        path = folder / f"truth_{number:03d}.png"
+        path = setting.folder / f"truth_{number:03d}.png"
         write_segments(truth, path)
         names = {"file_name": f"{number:03d}.jpg", "image_id": number, "pan_seg_file_name": str(path)}
         records.append({**names, "segments_info": segments})
@@ -55,8 +56,8 @@ def contests(folder: Path) -> list[Contest]:
         return plain_pq((_read(r["pan_seg_file_name"]), *pair[1:]) for r, pair in zip(records, pairs, strict=True))
 
     return [
-        Contest("PQ, maps in memory", IMAGES, "images", in_memory, lambda: plain_pq(pairs), _RIVAL, _same),
-        Contest("PQ, truth from PNG", IMAGES, "images", from_files, rival_from_files, f"Pillow, {_RIVAL}", _same),
+        Contest("PQ, maps in memory", count, "images", in_memory, lambda: plain_pq(pairs), _RIVAL, _same),
+        Contest("PQ, truth from PNG", count, "images", from_files, rival_from_files, f"Pillow, {_RIVAL}", _same),
     ]
 
 

@@ -28,6 +28,8 @@ def build_backbone(cfg: CfgNode) -> nn.Module:
             out_features=cfg.MODEL.TIMM.OUT_FEATURES,
             norm=cfg.MODEL.TIMM.NORM,
             freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+            drop_path=cfg.MODEL.TIMM.DROP_PATH_RATE,
+            image_size=cfg.MODEL.TIMM.IMAGE_SIZE,
         )
     return BACKBONE.get(name)(cfg, image)
 
@@ -110,5 +112,6 @@ def build_dinat(cfg: CfgNode, image: ShapeSpec) -> DiNAT:
         drop=dinat.DROP_RATE,
         attn_drop=dinat.ATTN_DROP_RATE,
         drop_path=dinat.DROP_PATH_RATE,
+        layer_scale=dinat.LAYER_SCALE or None,  # 0 stands for none
         out_features=dinat.OUT_FEATURES,
     )

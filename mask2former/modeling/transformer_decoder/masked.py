@@ -127,7 +127,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         if projection is None:
             return normed, embed, None
         # <e, W f + b> = <W'e, f> + <e, b>: a product with few queries instead of one with every pixel
-        return normed, embed @ projection.weight.flatten(1), embed @ projection.bias
+        return normed, embed @ projection.weight.flatten(1), F.linear(embed, projection.bias[None])[..., 0]
 
 
 @torch.no_grad()

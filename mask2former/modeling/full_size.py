@@ -1,0 +1,87 @@
+"""What results need to know of masks at the wanted size. The masks' values there exist for some rows at a time only.
+
+The definitions are plain torch. Of masks on a CPU, `ops/mask_results.py` computes the same by the compiled library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from mask2former.modeling.resizing import Geometry, Taps, resample
+from mask2former.ops import mask_results
+from mask2former.structures import masks_to_boxes
+from mask2former.utils.memory import empty_large
+
+# Q queries, h w map size (stride 4 of the padded batch), H W wanted size, R rows of a chunk
+
+
+def probabilities(mask_logits: Tensor, geometry: Geometry, resize_first: bool) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of the result, and mask probabilities [R,W,Q] there, of mask logits [Q,h,w].
+
+    With ``resize_first`` logits are resized to the wanted size; else to the image's, and from there probabilities.
+    """
+    at_once = resize_first or geometry.image == geometry.output
+    rows, columns = geometry.taps(mask_logits) if at_once else geometry.image_taps(mask_logits)
+    last_rows, last_columns = geometry.output_taps()
+    for chunk in geometry.chunks(mask_logits):
+        if at_once:
+            yield chunk, _probabilities(mask_logits, rows.part(chunk), columns)
+        else:
+            needed, narrow = last_rows.part(chunk).narrowed()
+            values = _probabilities(mask_logits, rows.part(needed), columns)
+            yield chunk, last_columns.resize(narrow.resize(values, 0), 1)
+
+
+def _probabilities(mask_logits: Tensor, rows: Taps, columns: Taps) -> Tensor:
+    if mask_results.served(mask_logits):
+        needed, rows = rows.narrowed()
+        return mask_results.mask_probabilities(mask_logits[:, needed], rows.pair, columns.pair)
+    return resample(mask_logits, rows, columns).sigmoid_()
+
+
+def owners(mask_logits: Tensor, scores: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
+    """Which query has the highest score [Q] times mask probability, at each pixel of the result.
+
+    Returns int64 [H,W], twice the query's number, plus 1 where its probability is at least one half; and int64 [Q],
+    the pixels where each query's probability is.
+    """
+    rows, columns = geometry.taps(mask_logits)
+    if mask_results.served(mask_logits):
+        return mask_results.mask_owners(mask_logits, scores, rows.pair, columns.pair)
+    states = torch.empty(geometry.output, dtype=torch.int64, device=mask_logits.device)
+    areas = torch.zeros(len(mask_logits), dtype=torch.int64, device=mask_logits.device)
+    for chunk in geometry.chunks(mask_logits):
+        values = resample(mask_logits, rows.part(chunk), columns)
+        inside = values >= 0
+        # int32, since torch makes numbers of that type of all pixels before it adds them
+        areas += inside.flatten(0, 1).sum(0, dtype=torch.int32)
+        owner = (values.sigmoid_() * scores).argmax(-1)
+        states[chunk] = owner * 2 + inside.gather(2, owner[..., None])[..., 0]
+    return states, areas
+
+
+def binary(mask_logits: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
+    """Masks [Q,H,W] bool, where the resized logits [Q,h,w] are positive, and for each the following.
+
+    Its mean probability inside [Q], which is 0 where it is empty, and the box around it [Q,4] float32 (x0,y0,x1,y1).
+    """
+    rows, columns = geometry.taps(mask_logits)
+    if mask_results.served(mask_logits):
+        masks = empty_large((len(mask_logits), *geometry.output), torch.bool, mask_logits.device)
+        totals, areas, boxes = mask_results.mask_binary(mask_logits, rows.pair, columns.pair, masks)
+        precise = torch.promote_types(mask_logits.dtype, torch.float32)
+        return masks, (totals / (areas + 1e-6)).to(precise), boxes.float()
+    masks = empty_large((len(mask_logits), *geometry.output), torch.bool, mask_logits.device)
+    areas = torch.zeros(len(mask_logits), dtype=torch.int64, device=mask_logits.device)
+    # half precision overflows over a large mask
+    totals = torch.zeros_like(areas, dtype=torch.promote_types(mask_logits.dtype, torch.float32))
+    for chunk in geometry.chunks(mask_logits):
+        values = resample(mask_logits, rows.part(chunk), columns)
+        inside = values > 0
+        masks[:, chunk] = inside.permute(2, 0, 1)
+        areas += inside.flatten(0, 1).sum(0, dtype=torch.int32)
+        totals += (values.sigmoid_() * inside).flatten(0, 1).sum(0)
+    return masks, totals / (areas + 1e-6), masks_to_boxes(masks)

@@ -1,0 +1,100 @@
+"""A compiled op is tried on a small input of its device before anything relies on it.
+
+Kernels meet devices, drivers and compilers that nobody tested them with. Wrong numbers would go unnoticed for days.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from mask2former.ops.reference import ms_deform_attn_reference, neighborhood_attention_2d_reference
+
+_TOLERANCE = 1e-2  # of results around one; TF32 products are off by less, a wrong index by about one
+
+
+def misfit(op: str, module: str, device: str) -> float | None:
+    """The largest difference from the definition, of results and gradients; None where all are close.
+
+    Args:
+        op: "ms_deform_attn", "neighborhood_attention_2d" or "mask_results".
+        module: of mask2former.ops, with the op's two passes or functions.
+        device: type of the device.
+    """
+    with ThreadPoolExecutor(1) as thread:  # where no tracer watches, and no mode of the caller's is on
+        return thread.submit(_misfit, op, module, device).result()
+
+
+def _misfit(op: str, module: str, device: str) -> float | None:
+    passes = importlib.import_module(f"mask2former.ops.{module}")
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float32).to(device)
+
+    pairs = _CHECKS[op](passes, draw)
+    worst = max(float((found - wanted).abs().max()) for found, wanted in pairs)
+    return None if worst <= _TOLERANCE else worst  # NaN is not close either
+
+
+def _ms_deform_attn(passes, draw: Callable[..., Tensor]) -> list[tuple[Tensor, Tensor]]:
+    shapes = torch.tensor([[9, 7], [4, 5]])
+    inputs = [draw(2, 83, 2, 32), draw(2, 11, 2, 2, 4, 2).sigmoid(), draw(2, 11, 2, 2, 4)]
+    return _compare(
+        inputs,
+        lambda value, *rest: ms_deform_attn_reference(value, shapes, *rest),
+        lambda value, *rest: passes.ms_deform_attn_forward(value, shapes, *rest),
+        lambda grad, _, value, *rest: passes.ms_deform_attn_backward(grad, value, shapes, *rest),
+    )
+
+
+def _neighborhood_attention_2d(passes, draw: Callable[..., Tensor]) -> list[tuple[Tensor, Tensor]]:
+    inputs, settings = [*(draw(1, 2, 13, 11, 32) for _ in range(3)), draw(2, 5, 5)], (3, 2, 0.2)
+    return _compare(
+        inputs,
+        lambda *tensors: neighborhood_attention_2d_reference(*tensors, *settings),
+        lambda *tensors: passes.neighborhood_attention_2d_forward(*tensors, *settings),
+        lambda grad, results, *tensors: passes.neighborhood_attention_2d_backward(grad, *tensors, *results, *settings),
+    )
+
+
+def _mask_results(functions, draw: Callable[..., Tensor]) -> list[tuple[Tensor, Tensor]]:
+    maps, scores = draw(11, 6, 9), draw(11).sigmoid()
+    index, weight = torch.tensor([[4, 1], [0, 3], [5, 5], [2, 4]]), torch.tensor([[0.25, 0.75]] * 4)
+    logits = (maps[:, index] * weight[:, :, None]).sum(2)  # [11,4,9], rows resized
+    logits = (logits[:, :, index] * weight).sum(3)  # [11,4,4]
+    probability, inside = logits.sigmoid(), logits > 0
+    owner = (probability * scores[:, None, None]).argmax(0)
+    masks, axis = torch.empty_like(inside), (index, weight)
+    states, full = functions.mask_owners(maps, scores, axis, axis)
+    totals, areas, _ = functions.mask_binary(maps, axis, axis, masks)
+    return [
+        (functions.mask_probabilities(maps, axis, axis), probability.permute(1, 2, 0)),
+        (states, owner * 2 + inside.gather(0, owner[None])[0]),
+        (full, inside.flatten(1).sum(1)),
+        (masks.int(), inside.int()),
+        (totals, (probability * inside).flatten(1).sum(1)),
+        (areas, inside.flatten(1).sum(1)),
+    ]
+
+
+_CHECKS = {
+    "ms_deform_attn": _ms_deform_attn,
+    "neighborhood_attention_2d": _neighborhood_attention_2d,
+    "mask_results": _mask_results,
+}
+
+
+def _compare(inputs: list[Tensor], definition: Callable, forward: Callable, backward: Callable) -> list:
+    """(found, wanted) of the result and of each gradient."""
+    results = forward(*inputs)
+    found = results[0] if isinstance(results, tuple) else results
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    wanted = definition(*leaves)
+    grad = torch.ones_like(wanted).cumsum(-1) / wanted.shape[-1]
+    wanted_grads = torch.autograd.grad(wanted, leaves, grad)
+    return [(found, wanted.detach()), *zip(backward(grad, results, *inputs), wanted_grads)]

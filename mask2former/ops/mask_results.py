@@ -1,0 +1,83 @@
+"""Panoptic and instance results of mask logits on the CPU, by the compiled library; see ``csrc/mask_results.cpp``.
+
+What they compute is defined by plain torch in ``modeling/full_size.py``, which is also what runs elsewhere.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mask2former.ops import build
+from mask2former.ops.backends import backend
+from mask2former.ops.cpp import call
+
+# Q queries, h w map size, H W wanted size, T taps
+
+# index int64 and weight, [H,T] or [W,T], on the host: out[i] = sum over t of weight[i,t] * given[index[i,t]]
+Axis = tuple[Tensor, Tensor]
+
+
+def served(mask_logits: Tensor) -> bool:
+    """Whether the functions below take these [Q,h,w]: some, on a CPU, of which no gradient is asked."""
+    if mask_logits.device.type != "cpu" or mask_logits.numel() == 0 or mask_logits.requires_grad:
+        return False
+    return backend("mask_results", "cpu") == "cpp"
+
+
+def mask_owners(mask_logits: Tensor, scores: Tensor, rows: Axis, columns: Axis) -> tuple[Tensor, Tensor]:
+    """Which query has the highest score times mask probability, at each pixel of the wanted size.
+
+    Args:
+        mask_logits: [Q,h,w]; resized to [Q,H,W] by rows and columns.
+        scores: [Q], not negative.
+
+    Returns:
+        int64 [H,W], twice the query's number (the first's, of equals), plus 1 where its logit is not negative; and
+        int64 [Q], for each query how many logits are not negative. A NaN never wins: where all
+        are, the first query has the pixel.
+    """
+    arguments, sizes = _arguments(mask_logits, rows, columns)
+    states = torch.empty(sizes[3:5], dtype=torch.int64)
+    full = torch.empty(len(mask_logits), dtype=torch.int64)
+    _run("mask_owners", *arguments, scores.to(arguments[0].dtype).contiguous(), states, full, *sizes)
+    return states, full
+
+
+def mask_binary(mask_logits: Tensor, rows: Axis, columns: Axis, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Fills masks [Q,H,W] bool: where the resized logits [Q,h,w] are positive.
+
+    Returns:
+        float64 [Q], the sum of probabilities inside each; int64 [Q], its pixels; int64 [Q,4], the box around it
+        (x0, y0, x1, y1), as :func:`mask2former.structures.masks_to_boxes` has it.
+    """
+    arguments, sizes = _arguments(mask_logits, rows, columns)
+    if masks.shape != (len(mask_logits), *sizes[3:5]) or masks.dtype != torch.bool or not masks.is_contiguous():
+        raise ValueError(f"masks must be bool {(len(mask_logits), *sizes[3:5])} and contiguous, got {masks.shape}")
+    totals = torch.empty(len(mask_logits), dtype=torch.float64)
+    areas = torch.empty(len(mask_logits), dtype=torch.int64)
+    boxes = torch.empty(len(mask_logits), 4, dtype=torch.int64)
+    _run("mask_binary", *arguments, masks, totals, areas, boxes, *sizes)
+    return totals, areas, boxes
+
+
+def mask_probabilities(mask_logits: Tensor, rows: Axis, columns: Axis) -> Tensor:
+    """Sigmoid of the resized logits [Q,h,w], [H,W,Q] in float64 where they are, else float32."""
+    arguments, sizes = _arguments(mask_logits, rows, columns)
+    out = arguments[0].new_empty(*sizes[3:5], len(mask_logits))
+    _run("mask_probabilities", *arguments, out, *sizes)
+    return out
+
+
+def _arguments(mask_logits: Tensor, rows: Axis, columns: Axis) -> tuple[list[Tensor], tuple[int, ...]]:
+    """Tensors as C++ reads them, float64 where logits are, else float32; and Q, h, w, H, W and both numbers of taps."""
+    dtype = torch.promote_types(mask_logits.dtype, torch.float32)
+    tensors = [mask_logits.detach().to(dtype).contiguous()]
+    for index, weight in (rows, columns):
+        tensors += [index.contiguous(), weight.to(dtype).contiguous()]
+    return tensors, (*mask_logits.shape, len(rows[0]), len(columns[0]), rows[0].shape[1], columns[0].shape[1])
+
+
+def _run(function: str, *arguments: Tensor | int) -> None:
+    library = build.library("cpu", required=True)
+    call(library, function, arguments[0].dtype, *arguments, torch.get_num_threads())

@@ -1,0 +1,42 @@
+"""How fast this machine could be: what must be multiplied, and how fast it multiplies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import mask2former.ops  # noqa: F401  (registers the op below)
+
+# B batch, N heads, H W pixels, D channels per head
+
+SIZE = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrices: enough to keep the device busy
+
+
+def gemm_speed(device: torch.device, size: int | None = None) -> float:
+    """FLOP/s of the product of two float32 matrices, the best of five."""
+    size = size or SIZE[device.type]
+    left, right = torch.randn(2, size, size, device=device)
+    return max(2 * size**3 / _seconds(left, right) for _ in range(5))
+
+
+def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:
+    start = time.perf_counter()
+    (left @ right)[0, 0].item()  # which waits for a GPU
+    return time.perf_counter() - start
+
+
+def count_flops(call: Callable[[], Any]) -> tuple[Any, int]:
+    """What `call` returns, and the FLOPs of its matrix products, convolutions and attention."""
+    ours = {torch.ops.mask2former.neighborhood_attention_2d: _neighborhood_flops}  # no operator of torch's own
+    with FlopCounterMode(display=False, custom_mapping=ours) as counter:
+        found = call()
+    return found, counter.get_total_flops()
+
+
+def _neighborhood_flops(q, k, v, rpb, kernel_size: int, *settings, out_val=None, **kwargs) -> int:
+    """Of the shape q [B,N,H,W,D]: two products, each query with kernel_size**2 keys and values."""
+    return 2 * 2 * kernel_size**2 * torch.Size(q).numel()
