@@ -2,11 +2,12 @@
 """Weights of one program -> weights of another.
 
     python tools/convert_checkpoint.py resnet50-0676ba61.pth R-50.pkl
-    python tools/convert_checkpoint.py facebook/mask2former-swin-tiny-coco-panoptic m2f.pth
+    python tools/convert_checkpoint.py models/mask2former-swin-tiny-coco-panoptic m2f.pth
     python tools/convert_checkpoint.py output/model_final.pth exported --to transformers
     python tools/convert_checkpoint.py --list
 
-INPUT is anything that MODEL.WEIGHTS takes, and its format is told by what is in it. OUTPUT is a folder with --to
+INPUT is anything that MODEL.WEIGHTS takes, and its format is told by what is in it; a model of Hugging Face's hub is
+the folder that `huggingface-cli download OWNER/NAME --local-dir FOLDER` fills. OUTPUT is a folder with --to
 transformers, else a file: .pth, .pt, .bin (PyTorch), .safetensors or .pkl (NumPy arrays, as detectron2's model zoo).
 Without --to, the names are the published ones, which are ours. Exit status: 0, or 2 when nothing was written.
 """

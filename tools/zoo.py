@@ -77,8 +77,7 @@ def _show(args: argparse.Namespace) -> None:
 
 
 def _download(args: argparse.Namespace) -> None:
-    find_model(args.name, key="NAME")
-    print(zoo_path(args.name))
+    print(zoo_path(args.name, key="NAME"))
 
 
 def _page(args: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ from mask2former.utils.errors import UserError
 # below these shares of common tensors a file is taken for another architecture's
 _LEAST_OVERALL = 0.5  # of the model's or the file's names, whichever are fewer: backbone-only files are welcome
 _LEAST_BACKBONE = 0.75  # of the model's and of the file's backbone: half of a deeper ResNet is no ResNet
+_LEAST_KNOWN = 0.95  # of the names in the file's backbone: what a model lacks of each block, it cannot compute without
 
 
 def load_weights(
@@ -110,7 +111,9 @@ def check_architecture(model: nn.Module, weights: dict[str, torch.Tensor], repor
     same = len(common) >= _LEAST_OVERALL * min(len(ours), len(theirs)) and common
     backbones = [{name for name in names if name.startswith("backbone.")} for names in (ours, theirs, common)]
     if all(backbones[:2]):
+        known = backbones[0] & backbones[1]
         same = same and len(backbones[2]) >= _LEAST_BACKBONE * max(len(backbones[0]), len(backbones[1]))
+        same = same and len(known) >= _LEAST_KNOWN * len(backbones[1])
     if same:
         return
     lines = [

@@ -6,6 +6,7 @@ run in such objects. They are no weights; an empty object that ignores all it is
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -27,8 +28,10 @@ class _Nothing:
         pass
 
 
-def _no_attribute(*_: Any) -> None:
+def _no_attribute(owner: Any, *_: Any) -> None:
     """Stands for `getattr`, by which old pickle protocols name a method: the buffers' means, minima and maxima."""
+    if owner is not _Nothing:
+        raise pickle.UnpicklingError("Unsupported global: builtins.getattr")  # as torch says of what it refuses
 
 
 def logbook_globals() -> list[tuple[Callable, str]]:

@@ -133,7 +133,8 @@ def zoo_path(name: str, key: str = "MODEL.WEIGHTS") -> str:
     except UserError as error:
         raise UserError(
             f"{ZOO_PREFIX}{model.name} could not be downloaded ({error.__cause__ or error}). On a machine with a "
-            f"network, download {model.address} and put it at {model.cached}, or anywhere and set {key} to its path."
+            f"network, download {model.address} and put it at {model.cached}, where {key} finds it; its path can be "
+            "given wherever weights are loaded, too."
         ) from error
     _check_digits(path, model, key)
     return path
@@ -155,5 +156,5 @@ def _check_digits(path: str, model: ZooModel, key: str) -> None:
             f"{model.digits}, as in its name, and they begin with "
             f"{', '.join(f'{digits} ({algorithm})' for algorithm, digits in found.items())}; it has "
             f"{os.path.getsize(path)} bytes. It is probably cut off or damaged: delete it and download it again. If "
-            f"you know it to be right, set {key} to its path, which is not checked."
+            f"you know it to be right, give its path where weights are loaded: paths are not checked. {key} named it."
         )

@@ -25,7 +25,7 @@ from mask2former.modeling.video import VideoMaskFormer
 from mask2former.modeling.windows import WindowTracker
 from mask2former.structures import LabelSet, builtin_labels
 from mask2former.utils.errors import UserError
-from mask2former.utils.text import suggest
+from mask2former.utils.text import some, suggest
 
 COMPILED_PARTS = ("backbone", "sem_seg_head")  # matching and post-processing follow the data, not a graph
 PER_PIXEL_HEADS = ("PerPixelBaselineHead", "PerPixelBaselinePlusHead")
@@ -88,10 +88,12 @@ def _parts(cfg: CfgNode, labels: LabelSet | None) -> dict[str, Any]:
             "SemanticSegmentor, or NAME to MaskFormerHead."
         )
     thing_ids = labels.thing_ids if labels else ()
-    if any(not 0 <= i < cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES for i in thing_ids):
+    beyond = [i for i in sorted(thing_ids) if not 0 <= i < cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES]
+    if beyond:
         raise UserError(
-            f"the data set's thing classes {sorted(thing_ids)} do not fit MODEL.SEM_SEG_HEAD.NUM_CLASSES, "
-            f"{cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}: set it to the number of classes."
+            f"{len(beyond)} of the data set's {len(thing_ids)} thing classes do not fit "
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES, {cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}: {some(beyond)}. Set it to the "
+            "number of classes."
         )
     backbone = build_backbone(cfg)
     mask_former = cfg.MODEL.MASK_FORMER

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib import request
+from urllib.parse import urlparse
 
-from iopath.common.file_io import HTTPURLHandler, PathHandler, PathManager
+from iopath.common.file_io import HTTPURLHandler, PathHandler, PathManager, file_lock, get_cache_dir
+from tqdm import tqdm
 
 from mask2former.utils.errors import UserError
 from mask2former.utils.text import suggest
@@ -12,6 +15,37 @@ from mask2former.utils.text import suggest
 # where detectron2's "detectron2://" addresses point, as published in its model zoo
 DETECTRON2_PREFIX = "detectron2://"
 DETECTRON2_HOST = "https://dl.fbaipublicfiles.com/detectron2/"
+
+
+class _HttpHandler(HTTPURLHandler):
+    """Keeps files where iopath's own does, and shows nothing of a download that cannot begin: its error tells that."""
+
+    def _get_local_path(self, path: str, force: bool = False, cache_dir: str | None = None, **kwargs) -> str:
+        self._check_kwargs(kwargs)
+        folder = Path(get_cache_dir(cache_dir)) / urlparse(path).path.lstrip("/")
+        target = folder.with_name(path.rpartition("/")[2])  # with the query, as iopath has it
+        with file_lock(str(target)):
+            if force or not target.is_file():
+                _download(path, target)
+        return str(target)
+
+
+def _download(address: str, target: Path) -> None:
+    """Fetch a file whole or not at all, with a bar from the first bytes on."""
+    part, bar = Path(f"{target}.tmp"), None
+
+    def show(blocks: int, size: int, total: int) -> None:
+        nonlocal bar
+        bar = bar or tqdm(total=total if total > 0 else None, desc=target.name, unit="B", unit_scale=True)
+        bar.update(min(blocks * size, bar.total or blocks * size) - bar.n)  # the last block is rarely full
+
+    try:
+        request.urlretrieve(address, part, reporthook=show)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+        if bar is not None:
+            bar.close()
 
 
 class _Detectron2Handler(PathHandler):
@@ -37,7 +71,7 @@ class _Detectron2Handler(PathHandler):
 
 def _make_path_manager() -> PathManager:
     manager = PathManager()
-    manager.register_handler(HTTPURLHandler())
+    manager.register_handler(_HttpHandler())
     manager.register_handler(_Detectron2Handler(manager))
     return manager
 

@@ -1,4 +1,4 @@
-"""Makes `mmdetection_names` importable to the tests here and below."""
+"""Makes `mmdetection_names` and `hf_sizes` importable to the tests here and below."""
 
 import sys
 from pathlib import Path

@@ -1,6 +1,8 @@
 import json
 import os
 import pickle
+import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -49,7 +51,9 @@ def test_kinds_are_told_by_content(save, name, tmp_path):
     assert all(torch.equal(got[n], t) for n, t in WEIGHTS.items()) and len(got) == 2
 
 
-@pytest.mark.parametrize("wrap", [lambda w: w, lambda w: {"state_dict": w}, lambda w: {"model": w}])
+@pytest.mark.parametrize(
+    "wrap", [lambda w: w, lambda w: {"state_dict": w}, lambda w: {"model": w}, lambda w: {"blobs": w}]
+)
 def test_weights_are_found_under_model(wrap, tmp_path):
     torch.save(wrap(WEIGHTS), tmp_path / "w.pth")
     assert set(load_checkpoint_file(str(tmp_path / "w.pth"))["model"]) == set(WEIGHTS)
@@ -83,20 +87,47 @@ def test_cut_off_files(save, share, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\n"])
 def test_other_content(content, tmp_path):
     (tmp_path / "w.pth").write_bytes(content)
-    with pytest.raises(UserError, match=r"w\.pth is no weight file.*MODEL\.WEIGHTS"):
+    with pytest.raises(UserError, match=r"w\.pth is no weight file.*MODEL\.WEIGHTS") as error:
         load_checkpoint_file(str(tmp_path / "w.pth"))
+    assert f"begins with {content[:4]!r}" in str(error.value)  # and no more of it
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated")
+def test_other_archives_are_named(tmp_path):
+    script = str(tmp_path / "script.pt")
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), script)
+    with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserError, match=r"script\.pt is a TorchScript program"):
+            load_checkpoint_file(script)
+        with pytest.raises(UserError, match=r"w\.pth is a zip, but no torch file"):
+            load_checkpoint_file(str(tmp_path / "w.pth"))
 
 
 @pytest.mark.parametrize("content", [{"epoch": 3}, [1, 2], {"model": "resnet"}])
 def test_file_without_weights(content, tmp_path):
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(UserError, match="holds no weights"):
+    with pytest.raises(UserError, match="holds no weights.*'model', 'state_dict', 'blobs'"):
         load_checkpoint_file(str(tmp_path / "w.pth"))
 
 
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match=r"nothing\.pth"):
         load_checkpoint_file(str(tmp_path / "nothing.pth"))
+
+
+def test_names_of_the_hub_are_told_from_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "output").mkdir()
+    name = "facebook/mask2former-swin-tiny"
+    with pytest.raises(UserError, match=f"huggingface-cli download {name} --local-dir FOLDER"):
+        load_checkpoint_file(name)
+    for path in ("output/mask2former-swin-tiny", "outptu/model_final.pth", "../x/y", "name"):
+        with pytest.raises(UserError) as error:
+            load_checkpoint_file(path)
+        assert "huggingface" not in str(error.value)
 
 
 # ---------------------------------------------------------------- folders of Hugging Face's libraries
@@ -157,12 +188,45 @@ def test_part_that_lacks_a_tensor(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ['{"a": 1}', '{"weight_map": []}', '{"weight_map": {"a": "model.json"}}', '{"weight_map": {"a": 1}}', "{"],
+    ['{"a": 1}', '{"weight_map": []}', '{"weight_map": {"a": 1}}', "{"],
 )
 def test_json_that_is_no_index(content, tmp_path):
     (tmp_path / "model.json").write_text(content)
     with pytest.raises(UserError, match=r"model\.json is no index of weights"):
         load_checkpoint_file(str(tmp_path / "model.json"))
+
+
+@pytest.mark.parametrize("name", ["part", "model.json"])
+def test_a_part_that_is_an_index_is_refused(name, tmp_path):
+    index = json.dumps({"weight_map": {"a": name}})
+    for file in ("model.safetensors.index.json", name):
+        (tmp_path / file).write_text(index)
+    with pytest.raises(UserError, match=f"{name} is no weight file"):
+        load_checkpoint_file(str(tmp_path))
+
+
+def test_a_part_may_be_a_link_whose_target_is_not_quoted(tmp_path):
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    index = save_parts(folder)
+    part, elsewhere = folder / "model-00001-of-00002.safetensors", tmp_path / "blob"
+    part.rename(elsewhere)
+    part.symlink_to(elsewhere)  # as caches of Hugging Face have them
+    assert_read(index)
+    elsewhere.write_text("root:secret")
+    with pytest.raises(UserError, match="no weight file") as error:
+        load_checkpoint_file(str(index))
+    assert "root" in str(error.value) and "root:" not in str(error.value)
+
+
+def test_names_in_an_index_that_would_spoil_a_message(tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "x\0, y\n", **{str(i): f"part{i}" for i in range(50)}}}))
+    with pytest.raises(UserError, match=r"not beside it: 'x\\x00, y\\n', part0, part1, part2 and 47 more"):
+        load_checkpoint_file(str(index))
+    index.write_text('{"weight_map": {}}')
+    with pytest.raises(UserError, match="names no files"):
+        load_checkpoint_file(str(index))
 
 
 def test_code_in_a_part_is_refused_unrun(tmp_path, monkeypatch):

@@ -69,6 +69,14 @@ def test_backbone_only_file_names_the_missing_head(tmp_path):
     assert "head.* (4 tensors)" in str(report) and "criterion.* (1 tensors)" in str(report)
 
 
+def test_a_file_whose_blocks_have_more_in_them_loads_nothing(tmp_path):
+    state = Model(blocks=8).state_dict()
+    scales = {f"backbone.res{i}.gamma": torch.ones(3) for i in range(2, 10)}  # 8 beside 48
+    torch.save({**state, **scales}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="another architecture"):
+        load_weights(Model(blocks=8), str(tmp_path / "w.pth"))
+
+
 def test_unexpected_tensors_are_named(tmp_path):
     state = {**Model().state_dict(), "extra.weight": torch.zeros(1)}
     torch.save(state, tmp_path / "w.pth")

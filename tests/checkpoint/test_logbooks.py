@@ -62,9 +62,11 @@ class Calls:
         return self.call[0], self.call[1:]
 
 
-def test_an_attribute_is_never_given(tmp_path):
-    torch.save({"model": {"a": torch.ones(1)}, "more": Calls(getattr, "text", "upper")}, tmp_path / "w.pth")
-    assert load_checkpoint_file(str(tmp_path / "w.pth"))["more"] is None
+@pytest.mark.parametrize("owner", ["text", OrderedDict, torch.ones(1)])
+def test_an_attribute_of_anything_else_is_refused(owner, tmp_path):
+    torch.save({"model": {"a": torch.ones(1)}, "more": Calls(getattr, owner, "copy")}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"w\.pth was refused.*builtins\.getattr"):
+        load_checkpoint_file(str(tmp_path / "w.pth"))
 
 
 def test_code_is_refused_as_before(tmp_path, monkeypatch):

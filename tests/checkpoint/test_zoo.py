@@ -9,10 +9,10 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
+from urllib import request
 
 import numpy as np
 import pytest
-from iopath.common.file_io import HTTPURLHandler
 
 from mask2former.checkpoint import load_checkpoint_file
 from mask2former.checkpoint import zoo as zoo_module
@@ -120,7 +120,7 @@ def test_another_file_is_refused_and_stays_usable_by_its_path(published):
     model = published("model_final_94dc52.pkl")
     with pytest.raises(UserError, match=r"not the published file of zoo://a/b/C.*94dc52.*sha256.*delete it") as error:
         load_checkpoint_file("zoo://a/b/C", "--weights")
-    assert str(model.cached) in str(error.value) and "set --weights to its path" in str(error.value)
+    assert str(model.cached) in str(error.value) and "paths are not checked. --weights named it" in str(error.value)
     assert "a.weight" in load_checkpoint_file(str(model.cached))["model"]
 
 
@@ -137,10 +137,10 @@ def test_offline_the_way_out_is_told(published, monkeypatch):
     def no_network(*args, **kwargs):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(HTTPURLHandler, "_get_local_path", no_network)
+    monkeypatch.setattr(request, "urlretrieve", no_network)
     with pytest.raises(UserError, match="zoo://a/b/C could not be downloaded .*no route to host") as error:
         load_checkpoint_file("zoo://a/b/C")
-    for told in (model.address, str(model.cached), "set MODEL.WEIGHTS to its path"):
+    for told in (model.address, str(model.cached), "where MODEL.WEIGHTS finds it"):
         assert told in str(error.value)
 
 

@@ -1,3 +1,5 @@
+from urllib import request
+
 import pytest
 
 from mask2former.checkpoint.zoo import zoo
@@ -41,3 +43,16 @@ def test_download_prints_the_path_of_the_file(tool, capsys, tmp_path, monkeypatc
     model.cached.write_bytes(b"weights")
     assert tool("zoo").main(["download", model.name]) == 0
     assert capsys.readouterr().out.strip() == str(model.cached)
+    with pytest.raises(UserError, match="Correct NAME"):
+        tool("zoo").main(["download", "coco/panoptic/DiNAT-XL"])
+
+
+def test_download_offline_names_its_own_argument(tool, tmp_path, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
+    monkeypatch.setattr(request, "urlretrieve", no_network)
+    with pytest.raises(UserError, match="no route to host.*where NAME finds it") as error:
+        tool("zoo").main(["download", "coco/panoptic/R50"])
+    assert "MODEL.WEIGHTS" not in str(error.value)

@@ -4,6 +4,8 @@ import logging
 import random
 import subprocess
 import sys
+from pathlib import Path
+from urllib import request
 
 import numpy as np
 import pytest
@@ -68,23 +70,27 @@ def test_local_path_of_local_files(tmp_path, monkeypatch):
         local_path(str(tmp_path))
 
 
-def test_addresses_are_downloaded_or_the_way_out_is_told(monkeypatch):
-    from iopath.common.file_io import HTTPURLHandler
-
+def test_addresses_are_downloaded_or_the_way_out_is_told(tmp_path, monkeypatch, capfd):
     asked = []
 
-    def download(self, path, force=False, **kwargs):
-        asked.append(path)
-        if "down" in path:
+    def download(address, file, reporthook):
+        asked.append(address)
+        if "down" in address:
             raise OSError("no route to host")
-        return "/cache/file"
+        reporthook(0, 8, 4)
+        Path(file).write_bytes(b"data")
+        reporthook(1, 8, 4)
 
-    monkeypatch.setattr(HTTPURLHandler, "_get_local_path", download)
-    assert local_path("detectron2://a/b.pkl") == "/cache/file"
-    assert asked == [DETECTRON2_HOST + "a/b.pkl"]
-    assert path_manager.get_local_path("https://x.org/y") == "/cache/file"
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
+    monkeypatch.setattr(request, "urlretrieve", download)
     with pytest.raises(UserError, match=r"https://down.org/x.pkl .*no route to host.* set MODEL.WEIGHTS"):
         local_path("https://down.org/x.pkl")
+    assert capfd.readouterr() == ("", "")  # neither a bar nor a log: the message has all
+    for _ in range(2):
+        assert local_path("detectron2://a/b.pkl") == str(tmp_path / "detectron2" / "a" / "b.pkl")
+    assert asked[1:] == [DETECTRON2_HOST + "a/b.pkl"] and "b.pkl" in capfd.readouterr().err
+    assert Path(path_manager.get_local_path("https://x.org/y")).read_bytes() == b"data"
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_the_logger_writes_one_file_per_rank(tmp_path, capsys):

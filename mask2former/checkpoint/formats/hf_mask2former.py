@@ -22,6 +22,7 @@ from mask2former.checkpoint.formats.hf_backbones import (
     with_counters,
     without_indices,
 )
+from mask2former.checkpoint.formats.hf_models import misfit
 from mask2former.checkpoint.formats.rules import Rule, Weights, joined, same, to_ours, to_theirs
 from mask2former.checkpoint.formats.swin import complete_windows
 from mask2former.utils.errors import UserError
@@ -89,11 +90,15 @@ def _predictor() -> Iterator[Rule]:
 
 
 _RULES = [*_backbone(), *_pixel_decoder(), *_predictor()]
-_FIRST_CONVOLUTIONS = ("embeddings.patch_embeddings.projection", "embedder.embedder.convolution")
+_MARKS = {f"{_TRANSFORMER}queries_features.weight", f"{_DECODER}level_embed"}
+_FIRST_CONVOLUTIONS = (
+    f"{_ENCODER}embeddings.patch_embeddings.projection.weight",
+    f"{_ENCODER}embedder.embedder.convolution.weight",
+)
 
 
 def _recognises(weights: Mapping[str, Tensor]) -> bool:
-    return {f"{_TRANSFORMER}queries_features.weight", f"{_DECODER}level_embed"} <= weights.keys()
+    return weights.keys() >= _MARKS
 
 
 def _to_ours(weights: Mapping[str, Tensor]) -> Weights:
@@ -102,7 +107,9 @@ def _to_ours(weights: Mapping[str, Tensor]) -> Weights:
 
 def _from_ours(weights: Mapping[str, Tensor]) -> Weights:
     theirs = without_indices(to_theirs(weights, _RULES))
-    problem = _misfit(theirs, len(weights))
+    problem = misfit(theirs, len(weights), {*_MARKS, "class_predictor.weight"}, _FIRST_CONVOLUTIONS)
+    if not problem and (levels := len(theirs[f"{_DECODER}level_embed"])) != _LEVELS:
+        problem = f"its pixel decoder has {levels} levels"
     if problem:
         raise UserError(
             f"Hugging Face's Mask2Former cannot express this model: {problem}. It takes a Swin or a ResNet with the "
@@ -111,18 +118,6 @@ def _from_ours(weights: Mapping[str, Tensor]) -> Weights:
         )
     norm = theirs.get(f"{_MAP_NORMS}{STAGES[-1] + 1}.weight")
     return with_counters({**theirs, **({} if norm is None else idle_norm(_LAST_NORM, norm))})
-
-
-def _misfit(theirs: Weights, count: int) -> str:
-    """What keeps renamed tensors from being a model of theirs; empty where nothing does."""
-    strange = [name for name in theirs if name.startswith(("backbone.", "sem_seg_head."))]
-    if strange:
-        return f"{len(strange)} of its {count} tensors, such as {strange[0]}, have no name there"
-    first = any(f"{_ENCODER}{name}.weight" in theirs for name in _FIRST_CONVOLUTIONS)
-    if not (first and _recognises(theirs) and "class_predictor.weight" in theirs):
-        return "it does not have all of its parts"
-    levels = len(theirs[f"{_DECODER}level_embed"])
-    return "" if levels == _LEVELS else f"its pixel decoder has {levels} levels"
 
 
 HF_MASK2FORMER = Format(

@@ -20,6 +20,7 @@ from mask2former.checkpoint.formats.hf_backbones import (
     used_only,
     with_counters,
 )
+from mask2former.checkpoint.formats.hf_models import misfit
 from mask2former.checkpoint.formats.rules import Rule, Weights, joined, same, to_ours, to_theirs
 from mask2former.checkpoint.formats.swin import complete_windows
 from mask2former.utils.errors import UserError
@@ -87,12 +88,16 @@ _HEADS = [
 _RULES = [*_backbone(), *_fpn(), *_decoder(), *_HEADS]
 
 
-_PARTS = ("class_predictor.weight", "mask_embedder.0.0.weight")  # beside those that a file is recognised by
-_FIRST_CONVOLUTIONS = ("model.embeddings.patch_embeddings.projection", "embedder.embedder.convolution")
+_MARKS = {"model.transformer_module.queries_embedder.weight", f"{_FPN}stem.0.weight"}
+_PARTS = {*_MARKS, "class_predictor.weight", "mask_embedder.0.0.weight"}
+_FIRST_CONVOLUTIONS = (
+    f"{_ENCODER}model.embeddings.patch_embeddings.projection.weight",
+    f"{_ENCODER}embedder.embedder.convolution.weight",
+)
 
 
 def _recognises(weights: Mapping[str, Tensor]) -> bool:
-    return {"model.transformer_module.queries_embedder.weight", f"{_FPN}stem.0.weight"} <= weights.keys()
+    return weights.keys() >= _MARKS
 
 
 def _to_ours(weights: Mapping[str, Tensor]) -> Weights:
@@ -103,7 +108,7 @@ def _to_ours(weights: Mapping[str, Tensor]) -> Weights:
 
 def _from_ours(weights: Mapping[str, Tensor]) -> Weights:
     theirs = to_theirs(weights, _RULES)
-    problem = _misfit(theirs, len(weights))
+    problem = misfit(theirs, len(weights), _PARTS, _FIRST_CONVOLUTIONS)
     if problem:
         raise UserError(
             f"Hugging Face's MaskFormer cannot express this model: {problem}. It takes a Swin or a ResNet with the "
@@ -112,16 +117,6 @@ def _from_ours(weights: Mapping[str, Tensor]) -> Weights:
         )
     norm = theirs.get(f"{_MAP_NORMS}{STAGES[-1]}.weight")
     return with_counters({**theirs, **({} if norm is None else idle_norm(_LAST_NORMS[0], norm))})
-
-
-def _misfit(theirs: Weights, count: int) -> str:
-    """What keeps renamed tensors from being a model of theirs; empty where nothing does."""
-    strange = [name for name in theirs if name.startswith(("backbone.", "sem_seg_head."))]
-    if strange:
-        return f"{len(strange)} of its {count} tensors, such as {strange[0]}, have no name there"
-    first = any(f"{_ENCODER}{name}.weight" in theirs for name in _FIRST_CONVOLUTIONS)
-    complete = first and _recognises(theirs) and all(name in theirs for name in _PARTS)
-    return "" if complete else "it does not have all of its parts"
 
 
 HF_MASKFORMER = Format(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -11,6 +12,7 @@ from mask2former.checkpoint.formats.backbones import backbone_format
 from mask2former.checkpoint.formats.rules import Rule, Weights, same
 
 _EPS = 1e-5  # of our norms, as of torch's
+_BLOCK = re.compile(r"layer[1-4]\.\d+\.(conv[123]|bn[123]|downsample\.[01])\.\w+")
 
 
 def _layers(stem: Iterable[tuple[str, str, str]]) -> tuple[Rule, ...]:
@@ -31,8 +33,13 @@ def _layers(stem: Iterable[tuple[str, str, str]]) -> tuple[Rule, ...]:
 
 
 def _is_bottleneck(weights: Mapping[str, Tensor]) -> bool:
-    """Three convolutions in a block, and a shortcut that is a convolution (ResNet-D pools before it)."""
-    return {"layer1.0.conv3.weight", "layer1.0.downsample.0.weight", "bn1.weight"} <= weights.keys()
+    """Three convolutions in a block, a shortcut that is a convolution (ResNet-D pools before it), and nothing else.
+
+    What networks with attention to channels have besides (`se`) changes all that they compute.
+    """
+    if not {"layer1.0.conv3.weight", "layer1.0.downsample.0.weight", "bn1.weight"} <= weights.keys():
+        return False
+    return all(_BLOCK.fullmatch(name) for name in weights if name.startswith("layer"))
 
 
 def _without_counters(weights: Weights) -> Weights:
@@ -70,6 +77,8 @@ DETECTRON2 = backbone_format(
     "detectron2's ResNet",
     lambda weights: {"stem.conv1.weight", "res2.0.conv1.weight"} <= weights.keys(),
     [same(f"backbone.{module}.", f"{module}.") for module in ("stem.conv{i}", "res2", "res3", "res4", "res5")],
+    complete=_without_counters,
+    left_out=(".num_batches_tracked",),
 )
 
 
@@ -89,7 +98,11 @@ def _caffe2() -> list[Rule]:
 
 
 def _with_statistics(weights: Weights) -> Weights:
-    """Norms of those files are a factor and a term alone: statistics that change nothing are added."""
+    """Norms of those files are a factor and a term alone: statistics that change nothing are added.
+
+    What the training of Detectron-1 keeps beside each tensor is dropped.
+    """
+    weights = {name: value for name, value in weights.items() if not name.endswith("_momentum")}
     created = {}
     for name, factor in weights.items():
         module = name.removesuffix(".norm.weight")

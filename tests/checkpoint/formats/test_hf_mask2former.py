@@ -4,81 +4,35 @@ import json
 
 import pytest
 import torch
+from hf_sizes import BACKBONES, STAGES, build_small, load_exactly, randomize
 
 from mask2former.checkpoint.files import load_checkpoint_file
 from mask2former.checkpoint.formats import find_format
 from mask2former.checkpoint.formats.hf_mask2former import HF_MASK2FORMER
-from mask2former.config import load_cfg
-from mask2former.modeling import build_model
-from mask2former.structures import LabelSet
 from mask2former.utils.errors import UserError
 
 transformers = pytest.importorskip("transformers")
 
 # L predictions (before the first layer and after each), B images, Q queries, K classes
 
-LABELS = LabelSet(("cat", "dog", "sky", "road"), thing_ids=(0, 1))
-STAGES = ["stage1", "stage2", "stage3", "stage4"]
-# recipe and what of its backbone is made smaller -> theirs of the same sizes
-BACKBONES = {
-    "swin": (
-        "swin/maskformer2_swin_tiny_bs16_50ep.yaml",
-        {"SWIN.EMBED_DIM": 24, "SWIN.DEPTHS": [1, 2, 2, 1], "SWIN.NUM_HEADS": [1, 2, 4, 8], "SWIN.WINDOW_SIZE": 4},
-        lambda: transformers.SwinConfig(
-            embed_dim=24, depths=[1, 2, 2, 1], num_heads=[1, 2, 4, 8], window_size=4, out_features=STAGES
-        ),
-    ),
-    "resnet": (
-        "maskformer2_R50_bs16_50ep.yaml",
-        {"RESNETS.STEM_OUT_CHANNELS": 8, "RESNETS.RES2_OUT_CHANNELS": 16, "RESNETS.WIDTH_PER_GROUP": 4},
-        lambda: transformers.ResNetConfig(embedding_size=8, hidden_sizes=[16, 32, 64, 128], out_features=STAGES),
-    ),
-}
-HEAD = {
-    "DEVICE": "cpu",
-    "SEM_SEG_HEAD.NUM_CLASSES": 4,
-    "SEM_SEG_HEAD.CONVS_DIM": 32,
-    "SEM_SEG_HEAD.MASK_DIM": 64,
-    "SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS": 2,
-    "MASK_FORMER.HIDDEN_DIM": 64,
-    "MASK_FORMER.DIM_FEEDFORWARD": 48,
-    "MASK_FORMER.NUM_OBJECT_QUERIES": 5,
-    "MASK_FORMER.DEC_LAYERS": 5,  # as many layers as go through all three levels, and one more
-}
+RECIPES = {"swin": "swin/maskformer2_swin_tiny_bs16_50ep.yaml", "resnet": "maskformer2_R50_bs16_50ep.yaml"}
+# as many layers as go through all three levels, and one more
+HEAD = {"SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS": 2, "MASK_FORMER.DEC_LAYERS": 5}
 # padded to multiples of 32, so that windows of the first fit no map and of the second each; and not padded
 SIZES = [(96, 160), (128, 128), (75, 109)]
-
-
-def randomize(model):
-    """Parameters and statistics that differ from their first values and from each other."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if name.endswith("running_var"):
-                value.uniform_(0.5, 2, generator=generator)
-            elif value.is_floating_point() and (value.ndim == 1 or "bias_table" in name or "sampling" in name):
-                value.add_(torch.randn(value.shape, generator=generator), alpha=0.3)
-    return model.eval()
 
 
 @pytest.fixture
 def build(repo_dir):
     def build(kind):
-        recipe, backbone, _ = BACKBONES[kind]
-        keys = {f"MODEL.{key}": value for key, value in (HEAD | backbone).items()}
-        cfg = load_cfg(
-            str(repo_dir / "configs/coco/panoptic-segmentation" / recipe),
-            [part for pair in keys.items() for part in pair],
-        )
-        torch.manual_seed(0)
-        return randomize(build_model(cfg, LABELS))
+        return build_small(repo_dir / "configs/coco/panoptic-segmentation" / RECIPES[kind], kind, HEAD)
 
     return build
 
 
 def build_theirs(kind):
     config = transformers.Mask2FormerConfig(
-        backbone_config=BACKBONES[kind][2](),
+        backbone_config=BACKBONES[kind][1](),
         feature_size=32,
         mask_feature_size=64,
         hidden_dim=64,
@@ -90,11 +44,6 @@ def build_theirs(kind):
     )
     torch.manual_seed(0)
     return randomize(transformers.Mask2FormerForUniversalSegmentation(config))
-
-
-def load_exactly(model, weights):
-    """Nothing may be missing, left over or of another shape."""
-    model.load_state_dict({name: value.clone() for name, value in weights.items()}, strict=True)
 
 
 @torch.no_grad()

@@ -4,71 +4,26 @@ import json
 
 import pytest
 import torch
+from hf_sizes import BACKBONES, LABELS, STAGES, build_small, load_exactly, randomize
 from safetensors.torch import load_file
 
 from mask2former.checkpoint.formats import find_format
 from mask2former.checkpoint.formats.hf_folder import to_transformers
 from mask2former.checkpoint.formats.hf_maskformer import HF_MASKFORMER
-from mask2former.config import load_cfg
-from mask2former.modeling import build_model
-from mask2former.structures import LabelSet
 from mask2former.utils.errors import UserError
 
 transformers = pytest.importorskip("transformers")
 
-LABELS = LabelSet(("cat", "dog", "sky", "road"), thing_ids=(0, 1))
-STAGES = ["stage1", "stage2", "stage3", "stage4"]
-# ADE20K recipe and what of its backbone is made smaller -> theirs of the same sizes
-BACKBONES = {
-    "swin": (
-        "swin/maskformer_swin_tiny_bs16_160k.yaml",
-        {"EMBED_DIM": 16, "DEPTHS": [2, 2, 2, 2], "NUM_HEADS": [1, 2, 4, 8], "WINDOW_SIZE": 4},
-        lambda: transformers.SwinConfig(
-            embed_dim=16, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8], window_size=4, out_features=STAGES
-        ),
-    ),
-    "resnet": (
-        "maskformer_R50_bs16_160k.yaml",
-        {"STEM_OUT_CHANNELS": 8, "RES2_OUT_CHANNELS": 16, "WIDTH_PER_GROUP": 4},
-        lambda: transformers.ResNetConfig(embedding_size=8, hidden_sizes=[16, 32, 64, 128], out_features=STAGES),
-    ),
-}
-HEAD = [
-    ("MODEL.DEVICE", "cpu"),
-    ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 4),
-    ("MODEL.SEM_SEG_HEAD.CONVS_DIM", 32),
-    ("MODEL.SEM_SEG_HEAD.MASK_DIM", 64),
-    ("MODEL.MASK_FORMER.HIDDEN_DIM", 64),
-    ("MODEL.MASK_FORMER.DIM_FEEDFORWARD", 48),
-    ("MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", 5),
-    ("MODEL.MASK_FORMER.DEC_LAYERS", 3),
-]
+RECIPES = {"swin": "swin/maskformer_swin_tiny_bs16_160k.yaml", "resnet": "maskformer_R50_bs16_160k.yaml"}
 SIZES = [(75, 109), (64, 64)]  # one is a multiple of neither windows nor strides
-
-
-def randomize(model):
-    """Parameters and statistics that differ from their first values and from each other."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if name.endswith("running_var"):
-                value.uniform_(0.5, 2, generator=generator)
-            elif value.is_floating_point() and (value.ndim == 1 or "bias_table" in name):
-                value.add_(torch.randn(value.shape, generator=generator), alpha=0.3)
-    return model.eval()
 
 
 @pytest.fixture
 def build(repo_dir):
-    def build(kind, **more):
-        recipe, backbone, _ = BACKBONES[kind]
-        group = "SWIN" if kind == "swin" else "RESNETS"
-        keys = [*HEAD, *((f"MODEL.{group}.{key}", value) for key, value in backbone.items()), *more.items()]
-        cfg = load_cfg(
-            str(repo_dir / "configs/maskformer/ade20k-150" / recipe), [part for pair in keys for part in pair]
+    def build(kind):
+        return build_small(
+            repo_dir / "configs/maskformer/ade20k-150" / RECIPES[kind], kind, {"MASK_FORMER.DEC_LAYERS": 3}
         )
-        torch.manual_seed(0)
-        return randomize(build_model(cfg, LABELS))
 
     return build
 
@@ -76,7 +31,7 @@ def build(repo_dir):
 def build_theirs(kind):
     decoder = transformers.DetrConfig(d_model=64, decoder_layers=3, decoder_ffn_dim=48, num_queries=5)
     config = transformers.MaskFormerConfig(
-        backbone_config=BACKBONES[kind][2](),
+        backbone_config=BACKBONES[kind][1](),
         decoder_config=decoder,
         fpn_feature_size=32,
         mask_feature_size=64,
@@ -84,15 +39,6 @@ def build_theirs(kind):
     )
     torch.manual_seed(0)
     return randomize(transformers.MaskFormerForInstanceSegmentation(config))
-
-
-def copied(weights):
-    return {name: value.clone() for name, value in weights.items()}
-
-
-def load_exactly(model, weights):
-    """Nothing may be missing, left over or of another shape."""
-    model.load_state_dict(copied(weights), strict=True)
 
 
 @torch.no_grad()
@@ -175,7 +121,7 @@ def test_there_and_back_is_exact(build, kind):
 def test_a_plain_swin_of_theirs_is_read(build):
     """SwinBackbone, where config.json names a backbone instead of describing one; it has its names, no indices."""
     ours, theirs = build("swin"), build_theirs("swin")
-    backbone = transformers.SwinBackbone(BACKBONES["swin"][2]())
+    backbone = transformers.SwinBackbone(BACKBONES["swin"][1]())
     theirs.model.pixel_level_module.encoder = randomize(backbone)
     load_exactly(ours, HF_MASKFORMER.to_ours(theirs.state_dict()))
     assert_same_predictions(ours, theirs)

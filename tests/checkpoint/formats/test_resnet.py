@@ -88,9 +88,11 @@ def test_caffe2(tmp_path):
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.zero_()
             module.running_var.fill_(1 - module.eps)
-    arrays = caffe2(classifier) | {"conv1_b": torch.zeros(64).numpy(), "fc1000_b": torch.zeros(1000).numpy()}
+    arrays = caffe2(classifier)
+    arrays |= {f"{name}_momentum": array for name, array in arrays.items()}
+    arrays |= {"conv1_b": torch.zeros(64).numpy(), "fc1000_b": torch.zeros(1000).numpy()}
     assert {"conv1_w", "res_conv1_bn_s", "res2_0_branch1_w", "res5_2_branch2c_bn_b"} <= arrays.keys()
-    (tmp_path / "R-50.pkl").write_bytes(pickle.dumps(arrays, 2))
+    (tmp_path / "R-50.pkl").write_bytes(pickle.dumps({"blobs": arrays}, 2))
     backbone = ResNet()
     report = load_weights(nn.ModuleDict({"backbone": backbone}), str(tmp_path / "R-50.pkl"))
     assert not report.missing and report.unexpected == ("conv1_b", "fc1000_b")
@@ -103,14 +105,27 @@ def test_detectron2_backbone_and_back():
     theirs = DETECTRON2.from_ours(ours | {"sem_seg_head.predictor.x": torch.zeros(1)})
     assert {"stem.conv1.norm.running_var", "res4.5.conv2.weight"} <= theirs.keys() and len(theirs) == len(ours)
     assert find_format(theirs) is DETECTRON2
-    back = DETECTRON2.to_ours(theirs | {"stem.fc.weight": torch.zeros(1)})
+    more = {"stem.fc.weight": torch.zeros(1), "stem.conv1.norm.num_batches_tracked": torch.tensor(0)}
+    back = DETECTRON2.to_ours(theirs | more)
     assert back.keys() == {*ours, "stem.fc.weight"}
 
 
+def test_counters_have_no_place_in_a_detectron2_backbone():
+    ours = {f"backbone.{name}": tensor for name, tensor in ResNet(norm="BN").state_dict().items()}
+    theirs = DETECTRON2.from_ours(ours)
+    assert len(ours) == 318 and len(theirs) == len(DETECTRON2.to_ours(theirs)) == 265
+
+
 def test_other_networks_are_not_taken_for_one():
-    for name in ("resnet18", "resnet50d", "mobilenetv2_035"):
+    for name in ("resnet18", "resnet50d", "seresnet50", "mobilenetv2_035"):
         with torch.device("meta"):
             assert find_format(timm.create_model(name).state_dict()) is None
+
+
+def test_blocks_with_more_in_them_are_another_architecture(tmp_path):
+    torch.save(timm.create_model("seresnet50").state_dict(), tmp_path / "w.pth")
+    with pytest.raises(UserError, match="another architecture"):
+        load_weights(nn.ModuleDict({"backbone": ResNet()}), str(tmp_path / "w.pth"))
 
 
 def test_a_network_that_a_format_cannot_express_is_refused():
