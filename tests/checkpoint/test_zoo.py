@@ -89,7 +89,7 @@ def test_names_say_what_the_file_is():
 def test_recipes_exist_and_are_those_of_the_checkpoints(repo_dir):
     known = [model for model in zoo().values() if model.recipe]
     assert all(model.recipe_path == repo_dir / model.recipe for model in known)
-    assert len(known) == 96
+    assert len(known) == 108
     for model in known:
         assert (repo_dir / model.recipe).is_file(), model.name
         if "fbaipublicfiles" in model.address:  # one recipe was renamed when its checkpoint was out already
