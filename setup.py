@@ -6,6 +6,7 @@ python setup.py build_ext --inplace    compile the ops into mask2former/ops/lib,
 from setuptools import setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 
 class BuildOps(build_ext):
@@ -14,11 +15,14 @@ class BuildOps(build_ext):
     def run(self) -> None:
         from pathlib import Path
 
-        from mask2former.ops.build import AHEAD, build_ahead
+        from mask2former.ops.build import AHEAD, BuildError, build_ahead
 
         folder = AHEAD if self.inplace else Path(self.build_lib).resolve() / "mask2former" / "ops" / "lib"
-        for path in build_ahead(folder):
-            print(path)
+        try:
+            built = build_ahead(folder)
+        except BuildError as error:
+            raise CompileError(f"the ops are not compiled: {error}") from None
+        print(*built, sep="\n")
 
 
 class Wheel(bdist_wheel):

@@ -74,7 +74,7 @@ class SetCriterion(nn.Module):
         """Number of masks, at least one."""
         count = float(sum(targets.counts))
         if comm.get_world_size() > 1:
-            return comm.mean(torch.tensor(count, device=targets.pixels.device)).clamp(min=1)
+            return comm.mean(torch.full((), count, device=targets.pixels.device)).clamp(min=1)
         return max(count, 1.0)
 
     def _class_losses(self, predictions: QueryPredictions, targets: Targets, assignment: Assignment) -> Tensor:

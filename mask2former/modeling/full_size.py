@@ -58,7 +58,7 @@ def owners(mask_logits: Tensor, scores: Tensor, geometry: Geometry) -> tuple[Ten
         inside = values >= 0
         # int32, since torch makes numbers of that type of all pixels before it adds them
         areas += inside.flatten(0, 1).sum(0, dtype=torch.int32)
-        owner = (values.sigmoid_() * scores).argmax(-1)
+        owner = (values.sigmoid_() * scores).nan_to_num_(-1.0).argmax(-1)  # NaN never wins
         states[chunk] = owner * 2 + inside.gather(2, owner[..., None])[..., 0]
     return states, areas
 

@@ -34,7 +34,7 @@ class MaskFormerHead(nn.Module):
 
     def forward(self, maps: dict[str, Tensor], frames: int, every_layer: bool) -> QueryPredictions:
         """Maps {name: [N,C,h,w]} of ``frames`` = T frames; ``every_layer`` keeps auxiliary predictions."""
-        if self._folds and not self.training:
+        if self._folds and not self.training and not every_layer:
             # matching samples mask features with zeros around them, which the convolution's bias would not see
             mask_features, memory = self.pixel_decoder(maps, project=False)
             return self.predictor(memory, mask_features, frames, every_layer, self.pixel_decoder.mask_features)

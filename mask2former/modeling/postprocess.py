@@ -26,6 +26,8 @@ def semantic(class_logits: Tensor, mask_logits: Tensor, geometry: Geometry, resi
     """
     probability = class_logits.softmax(-1)[:, :-1]
     # Scores are linear in the masks' probabilities: to resize these gives the same, and there are fewer of them.
+    if not len(mask_logits):
+        return probability.new_zeros(probability.shape[1], *geometry.output)
     scores = empty_large((probability.shape[1], *geometry.output), probability.dtype, probability.device)
     for rows, masks in probabilities(mask_logits, geometry, resize_first):
         pixels = masks.flatten(0, 1)

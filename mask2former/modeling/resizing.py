@@ -32,7 +32,7 @@ class Taps:
     @classmethod
     def bilinear(cls, given: int, size: int) -> Taps:
         """Those of F.interpolate without aligned corners."""
-        place = torch.arange(size, dtype=torch.float64)
+        place = torch.arange(size, dtype=torch.float64, device="cpu")
         if given == size:
             return cls(place.long()[:, None], torch.ones_like(place)[:, None])
         place = ((place + 0.5) * (given / size) - 0.5).clamp(min=0)

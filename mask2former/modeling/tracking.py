@@ -16,7 +16,8 @@ from torch import Tensor
 # N objects of a window, M tracks known before, W frames of a window, O shared frames, K classes, C channels
 
 MIN_IOU = 0.1  # an object that both windows see lies in the same place in both
-MIN_LIKENESS = 0.5  # of classes and of embeddings, where masks cannot tell
+SURE_IOU = 0.5  # at which an object is the same though its class seems to have changed
+MIN_LIKENESS = 0.5  # of classes elsewhere; of classes and of embeddings, where masks cannot tell
 UNSEEN_PLACE = 0.5  # what stands for the IoU there
 PATIENCE = 30  # frames, about a second, for which an object out of sight is remembered
 
@@ -108,7 +109,9 @@ class TrackLinker:
             looks = F.cosine_similarity(objects.embedding[:, None], embeddings, dim=2).cpu().clamp(min=0)
             alike = ~both_visible & (classes >= MIN_LIKENESS) & (looks >= MIN_LIKENESS)
             place = torch.where(alike, place.clamp(min=UNSEEN_PLACE), place)
-        return torch.where(place >= MIN_IOU, place * (1 + classes + looks), 0)
+        in_sight = torch.tensor([not k.unseen for k in self._known])
+        possible = (place >= MIN_IOU) & ((classes >= MIN_LIKENESS) | (in_sight & (place >= SURE_IOU)))
+        return torch.where(possible, place * (1 + classes + looks), 0)
 
     def _overlaps(self, masks: Tensor, overlap: int) -> tuple[Tensor, Tensor]:
         """IoU [N,M], and bool [N,M] where both masks have pixels on the compared frames."""

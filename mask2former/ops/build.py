@@ -145,16 +145,19 @@ def _ready(kind: str) -> Path | None:
 def _load(path: Path) -> ctypes.CDLL:
     try:
         found = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise BuildError(f"{path} does not load: {error}", failed=True) from None
-    found.m2f_error.restype = ctypes.c_char_p
+        found.m2f_error.restype = ctypes.c_char_p
+    except (OSError, AttributeError) as error:  # damaged, or another library
+        raise BuildError(f"{path} does not load: {error}; delete it, and it is compiled again", failed=True) from None
     logger.debug("compiled ops: %s", path)
     return found
 
 
 def cache_dir() -> Path:
-    """Where compiled libraries are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mask2former" / "ops"
+    """Where compiled libraries are kept. Raises BuildError for a user without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mask2former" / "ops"
+    except RuntimeError as error:
+        raise BuildError(f"{error}; set XDG_CACHE_HOME to a folder that can be written", failed=True) from None
 
 
 def find_compiler(kind: str) -> str | None:
@@ -206,7 +209,10 @@ def compile_library(recipe: Recipe, compiler: str, path: Path) -> None:
 
 def _run(command: list[str]) -> str:
     """Output of the command; a BuildError with command and first lines where it fails."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    except OSError as error:
+        raise BuildError(f"{command[0]} cannot be run: {error}", failed=True) from None
     if done.returncode:
         head = "\n".join(done.stdout.splitlines()[:15])
         raise BuildError(f"exit status {done.returncode} of {' '.join(command)}\n{head}", failed=True)
@@ -224,10 +230,11 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def build_ahead(folder: Path = AHEAD) -> list[Path]:
-    """Compile every library that a compiler is here for, for all targets, into ``folder``; returns the files."""
+    """Compile every library that a compiler is here for, for all targets, into ``folder``; returns the files.
+
+    What else was built there before is removed at the end. Raises BuildError when one fails or there is no compiler.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.so"):
-        old.unlink()
     x86 = platform.machine() == "x86_64"
     recipes = [cpu_recipe(target) for target in (CPU_TARGETS if x86 else ("DEFAULT",))]
     recipes.append(cuda_recipe(CUDA_AHEAD, ptx=True))
@@ -236,4 +243,8 @@ def build_ahead(folder: Path = AHEAD) -> list[Path]:
         if (compiler := find_compiler(recipe.kind)) and recipe.sources:
             compile_library(recipe, compiler, folder / recipe.file_name())
             built.append(folder / recipe.file_name())
+    if not built:
+        raise BuildError("no C++ compiler (g++) and no CUDA compiler (nvcc) on this machine", failed=False)
+    for old in set(folder.glob("*.so")) - set(built):
+        old.unlink()
     return built

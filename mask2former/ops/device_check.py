@@ -5,6 +5,7 @@ Kernels meet devices, drivers and compilers that nobody tested them with. Wrong 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,46 +24,51 @@ def misfit(op: str, module: str, device: str) -> float | None:
     Args:
         op: "ms_deform_attn", "neighborhood_attention_2d" or "mask_results".
         module: of mask2former.ops, with the op's two passes or functions.
-        device: type of the device.
+        device: type of the device; of several GPUs, the current one is tried.
     """
+    # a new thread would begin with the first GPU
+    place = torch.cuda.device(torch.cuda.current_device()) if device == "cuda" else contextlib.nullcontext()
     with ThreadPoolExecutor(1) as thread:  # where no tracer watches, and no mode of the caller's is on
-        return thread.submit(_misfit, op, module, device).result()
+        return thread.submit(_misfit, op, module, device, place).result()
 
 
-def _misfit(op: str, module: str, device: str) -> float | None:
+def _misfit(op: str, module: str, device: str, place: contextlib.AbstractContextManager) -> float | None:
     passes = importlib.import_module(f"mask2former.ops.{module}")
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float32).to(device)
+        return torch.randn(*shape, generator=generator, dtype=torch.float32)
 
-    pairs = _CHECKS[op](passes, draw)
-    worst = max(float((found - wanted).abs().max()) for found, wanted in pairs)
+    with place:
+        pairs = _CHECKS[op](passes, draw, device)
+        worst = max(float((found.cpu() - wanted).abs().max()) for found, wanted in pairs)
     return None if worst <= _TOLERANCE else worst  # NaN is not close either
 
 
-def _ms_deform_attn(passes, draw: Callable[..., Tensor]) -> list[tuple[Tensor, Tensor]]:
+def _ms_deform_attn(passes, draw: Callable[..., Tensor], device: str) -> list[tuple[Tensor, Tensor]]:
     shapes = torch.tensor([[9, 7], [4, 5]])
     inputs = [draw(2, 83, 2, 32), draw(2, 11, 2, 2, 4, 2).sigmoid(), draw(2, 11, 2, 2, 4)]
     return _compare(
         inputs,
+        device,
         lambda value, *rest: ms_deform_attn_reference(value, shapes, *rest),
         lambda value, *rest: passes.ms_deform_attn_forward(value, shapes, *rest),
         lambda grad, _, value, *rest: passes.ms_deform_attn_backward(grad, value, shapes, *rest),
     )
 
 
-def _neighborhood_attention_2d(passes, draw: Callable[..., Tensor]) -> list[tuple[Tensor, Tensor]]:
+def _neighborhood_attention_2d(passes, draw: Callable[..., Tensor], device: str) -> list[tuple[Tensor, Tensor]]:
     inputs, settings = [*(draw(1, 2, 13, 11, 32) for _ in range(3)), draw(2, 5, 5)], (3, 2, 0.2)
     return _compare(
         inputs,
+        device,
         lambda *tensors: neighborhood_attention_2d_reference(*tensors, *settings),
         lambda *tensors: passes.neighborhood_attention_2d_forward(*tensors, *settings),
         lambda grad, results, *tensors: passes.neighborhood_attention_2d_backward(grad, *tensors, *results, *settings),
     )
 
 
-def _mask_results(functions, draw: Callable[..., Tensor]) -> list[tuple[Tensor, Tensor]]:
+def _mask_results(functions, draw: Callable[..., Tensor], _: str) -> list[tuple[Tensor, Tensor]]:
     maps, scores = draw(11, 6, 9), draw(11).sigmoid()
     index, weight = torch.tensor([[4, 1], [0, 3], [5, 5], [2, 4]]), torch.tensor([[0.25, 0.75]] * 4)
     logits = (maps[:, index] * weight[:, :, None]).sum(2)  # [11,4,9], rows resized
@@ -89,12 +95,16 @@ _CHECKS = {
 }
 
 
-def _compare(inputs: list[Tensor], definition: Callable, forward: Callable, backward: Callable) -> list:
-    """(found, wanted) of the result and of each gradient."""
-    results = forward(*inputs)
-    found = results[0] if isinstance(results, tuple) else results
+def _compare(inputs: list[Tensor], device: str, definition: Callable, forward: Callable, backward: Callable) -> list:
+    """(found on the device, wanted on the CPU) of the result and of each gradient; inputs are on the CPU.
+
+    The definition is not run on GPUs: ``torch.use_deterministic_algorithms`` refuses some of its passes there.
+    """
     leaves = [x.clone().requires_grad_() for x in inputs]
     wanted = definition(*leaves)
     grad = torch.ones_like(wanted).cumsum(-1) / wanted.shape[-1]
     wanted_grads = torch.autograd.grad(wanted, leaves, grad)
-    return [(found, wanted.detach()), *zip(backward(grad, results, *inputs), wanted_grads)]
+    inputs = [x.to(device) for x in inputs]
+    results = forward(*inputs)
+    found = results[0] if isinstance(results, tuple) else results
+    return [(found, wanted.detach()), *zip(backward(grad.to(device), results, *inputs), wanted_grads)]

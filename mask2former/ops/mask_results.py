@@ -38,8 +38,9 @@ def mask_owners(mask_logits: Tensor, scores: Tensor, rows: Axis, columns: Axis) 
         are, the first query has the pixel.
     """
     arguments, sizes = _arguments(mask_logits, rows, columns)
-    states = torch.empty(sizes[3:5], dtype=torch.int64)
-    full = torch.empty(len(mask_logits), dtype=torch.int64)
+    _on_host({"scores": scores})
+    states = torch.empty(sizes[3:5], dtype=torch.int64, device="cpu")
+    full = torch.empty(len(mask_logits), dtype=torch.int64, device="cpu")
     _run("mask_owners", *arguments, scores.to(arguments[0].dtype).contiguous(), states, full, *sizes)
     return states, full
 
@@ -52,11 +53,12 @@ def mask_binary(mask_logits: Tensor, rows: Axis, columns: Axis, masks: Tensor) -
         (x0, y0, x1, y1), as :func:`mask2former.structures.masks_to_boxes` has it.
     """
     arguments, sizes = _arguments(mask_logits, rows, columns)
+    _on_host({"masks": masks})
     if masks.shape != (len(mask_logits), *sizes[3:5]) or masks.dtype != torch.bool or not masks.is_contiguous():
         raise ValueError(f"masks must be bool {(len(mask_logits), *sizes[3:5])} and contiguous, got {masks.shape}")
-    totals = torch.empty(len(mask_logits), dtype=torch.float64)
-    areas = torch.empty(len(mask_logits), dtype=torch.int64)
-    boxes = torch.empty(len(mask_logits), 4, dtype=torch.int64)
+    totals = torch.empty(len(mask_logits), dtype=torch.float64, device="cpu")
+    areas = torch.empty(len(mask_logits), dtype=torch.int64, device="cpu")
+    boxes = torch.empty(len(mask_logits), 4, dtype=torch.int64, device="cpu")
     _run("mask_binary", *arguments, masks, totals, areas, boxes, *sizes)
     return totals, areas, boxes
 
@@ -71,11 +73,20 @@ def mask_probabilities(mask_logits: Tensor, rows: Axis, columns: Axis) -> Tensor
 
 def _arguments(mask_logits: Tensor, rows: Axis, columns: Axis) -> tuple[list[Tensor], tuple[int, ...]]:
     """Tensors as C++ reads them, float64 where logits are, else float32; and Q, h, w, H, W and both numbers of taps."""
+    taps = dict(zip(("rows' index", "rows' weight", "columns' index", "columns' weight"), (*rows, *columns)))
+    _on_host({"mask_logits": mask_logits, **taps})
     dtype = torch.promote_types(mask_logits.dtype, torch.float32)
     tensors = [mask_logits.detach().to(dtype).contiguous()]
     for index, weight in (rows, columns):
         tensors += [index.contiguous(), weight.to(dtype).contiguous()]
     return tensors, (*mask_logits.shape, len(rows[0]), len(columns[0]), rows[0].shape[1], columns[0].shape[1])
+
+
+def _on_host(tensors: dict[str, Tensor]) -> None:
+    """Raises ValueError where C++ would be given an address of another device."""
+    for name, tensor in tensors.items():
+        if tensor.device.type != "cpu":
+            raise ValueError(f"{name} must be on the CPU, got {tensor.device}")
 
 
 def _run(function: str, *arguments: Tensor | int) -> None:

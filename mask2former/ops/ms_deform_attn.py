@@ -40,10 +40,10 @@ def ms_deform_attn(
     Raises ValueError or TypeError when shapes, dtypes or devices do not fit together.
     """
     _check(value, spatial_shapes, sampling_locations, attention_weights)
-    if backend(_NAME, value.device.type) == "torch":
-        if not torch.compiler.is_compiling():
-            _levels(spatial_shapes, value.shape[1])
-        return ms_deform_attn_reference(value, spatial_shapes, sampling_locations, attention_weights)
+    # tracers cannot read the sizes that the definition needs: they keep the op, whatever runs it
+    if backend(_NAME, value.device.type) == "torch" and not torch.compiler.is_compiling():
+        shapes = _levels(spatial_shapes, value.shape[1])
+        return ms_deform_attn_reference(value, shapes, sampling_locations, attention_weights)
     return _op(value, spatial_shapes, sampling_locations, attention_weights)
 
 
@@ -107,8 +107,8 @@ def _module(device: torch.device) -> ModuleType:
 @torch.library.custom_op("mask2former::ms_deform_attn", mutates_args=())
 def _op(value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
     shapes = _levels(spatial_shapes, value.shape[1])
-    if backend(_NAME, value.device.type) == "torch":  # an exported program that came to another machine
-        return ms_deform_attn_reference(value, shapes, sampling_locations, attention_weights)
+    if backend(_NAME, value.device.type) == "torch":
+        return ms_deform_attn_reference(value, shapes, sampling_locations, attention_weights).contiguous()
     return _module(value.device).ms_deform_attn_forward(value, shapes, sampling_locations, attention_weights)
 
 
@@ -117,6 +117,11 @@ def _backward_op(
     grad: Tensor, value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     shapes = _levels(spatial_shapes, value.shape[1])
+    if backend(_NAME, value.device.type) == "torch":
+        # torch.func, because ops run where autograd does not record
+        inputs = value, sampling_locations, attention_weights
+        _, backward = torch.func.vjp(lambda value, *rest: ms_deform_attn_reference(value, shapes, *rest), *inputs)
+        return tuple(x.contiguous() for x in backward(grad))
     return _module(value.device).ms_deform_attn_backward(grad, value, shapes, sampling_locations, attention_weights)
 
 
@@ -138,15 +143,8 @@ def _save(ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
 
 
 def _differentiate(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-    value, shapes, locations, weights = ctx.saved_tensors
-    if backend(_NAME, value.device.type) == "torch":
-        with torch.enable_grad():
-            inputs = [x.detach().requires_grad_() for x in (value, locations, weights)]
-            out = ms_deform_attn_reference(inputs[0], shapes, *inputs[1:])
-        grads = torch.autograd.grad(out, inputs, grad)
-    else:
-        grads = _backward_op(grad, value, shapes, locations, weights)
-    return grads[0], None, *grads[1:]
+    grad_value, *grads = _backward_op(grad, *ctx.saved_tensors)
+    return grad_value, None, *grads
 
 
 _op.register_autograd(_differentiate, setup_context=_save)

@@ -57,11 +57,11 @@ def _prepare(q: Tensor, *maps: Tensor) -> list[Tensor]:
 
 def _like(q: Tensor, make: Callable[..., Tensor]) -> Tensor:
     """A map like q, in memory B, H, W, N, D."""
-    return make([q.shape[i] for i in (0, 2, 3, 1, 4)], dtype=q.dtype).permute(0, 3, 1, 2, 4)
+    return make([q.shape[i] for i in (0, 2, 3, 1, 4)], dtype=q.dtype, device=q.device).permute(0, 3, 1, 2, 4)
 
 
 def _strides(*maps: Tensor) -> Tensor:
-    return torch.tensor([x.stride()[:4] for x in maps])
+    return torch.tensor([x.stride()[:4] for x in maps], device="cpu")
 
 
 def _run(function: str, *arguments: Tensor | int | float | None) -> None:

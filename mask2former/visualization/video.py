@@ -9,6 +9,7 @@ import numpy as np
 from mask2former.structures import TrackedObject
 from mask2former.structures.labels import LabelSet
 from mask2former.structures.masks import rle_areas
+from mask2former.utils.errors import UserError
 from mask2former.visualization.captions import region_captions, write_captions
 from mask2former.visualization.colors import instance_color
 from mask2former.visualization.draw import draw_objects, overlay_segments
@@ -65,11 +66,14 @@ def id_map(objects: Sequence[TrackedObject], size: tuple[int, int]) -> np.ndarra
     """uint16 [H,W]: the track of each pixel, 0 where there is none; of objects that overlap the smaller one shows.
 
     Raises:
-        ValueError: an id above 65535.
+        UserError: an id above 65535.
     """
     ids = np.zeros(size, np.uint16)
     for i in np.argsort(-rle_areas([o.rle for o in objects]), kind="stable"):
         if objects[i].id > np.iinfo(ids.dtype).max:
-            raise ValueError(f"track {objects[i].id} does not fit into an id map of 16 bits")
+            raise UserError(
+                f"track {objects[i].id} does not fit into an id map of 16 bits, which ends at 65535: raise "
+                "--confidence-threshold, or leave --save-masks out."
+            )
         ids[objects[i].mask] = objects[i].id
     return ids

@@ -29,6 +29,8 @@ def test_a_fixed_norm_in_the_weights_equals_one_after_them(norm, bias):
     wanted = conv.norm(nn.functional.conv2d(x, conv.weight, conv.bias, 2, 1, 2, 2))
     found = conv(x)
     torch.testing.assert_close(found, wanted)
+    with torch.no_grad():  # then it is multiplied into the weights
+        torch.testing.assert_close(conv(x), wanted)
     leaves = [x, conv.weight]
     for one, other in zip(
         torch.autograd.grad(found.sin().sum(), leaves), torch.autograd.grad(wanted.sin().sum(), leaves)
@@ -46,7 +48,8 @@ def test_masks_of_unprojected_features_equal_those_of_projected_ones(tiny_cfg, m
     torch.manual_seed(0)
     model = build_model(tiny_cfg).double().eval()
     nn.init.normal_(model.sem_seg_head.pixel_decoder.mask_features.bias)
-    folded = model.predict_raw(make_inputs())
+    with torch.no_grad():
+        folded = model.predict_raw(make_inputs())
     model.sem_seg_head._folds = False
     torch.testing.assert_close(model.predict_raw(make_inputs()), folded)
 
@@ -121,3 +124,19 @@ def test_a_compiled_model_predicts_the_same(tiny_cfg, make_inputs):
         raw.append(model.predict_raw(make_inputs()))
     assert states[0] == states[1]
     torch.testing.assert_close(raw[1], raw[0], rtol=1e-3, atol=1e-4)
+
+
+def test_losses_are_not_made_of_unprojected_features(tiny_cfg, make_inputs):
+    """Of a model in evaluation mode, too: validation losses of users."""
+    torch.manual_seed(0)
+    model = build_model(tiny_cfg).double()
+    nn.init.normal_(model.sem_seg_head.pixel_decoder.mask_features.bias)
+    images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    maps = model.backbone(images)
+    wanted = model.sem_seg_head(maps, frames=1, every_layer=True)
+    model.eval()
+    assert model.sem_seg_head(maps, frames=1, every_layer=True).mask_bias is None
+    final = model.sem_seg_head(maps, frames=1, every_layer=False)
+    torch.testing.assert_close(final.final_masks(), wanted.final_masks())
+    with pytest.raises(ValueError, match="mask features are projected"):
+        final.masks_of([torch.zeros(1, 1, dtype=torch.int64)])

@@ -46,6 +46,17 @@ def test_the_class_decides_between_equal_masks():
     assert linker.link(bars((0, 20), (0, 20), classes=two[::-1]), 0) == [2, 1]
 
 
+def test_a_stranger_in_an_old_place_is_new():
+    """Of another class, a touch is no reason to be the same; with the same mask it is, while the track is in sight."""
+    cat, dog = [[0.9, 0.0, 0.1]], [[0.0, 0.9, 0.1]]
+    for span, pause, expected in (((15, 35), 0, 2), ((0, 20), 0, 1), ((0, 20), 3, 2)):
+        linker = TrackLinker()
+        assert linker.link(bars((0, 20), classes=cat), 0) == [1]
+        for _ in range(pause):
+            linker.link(bars(), 0)
+        assert linker.link(bars(span, classes=dog), 0) == [expected]
+
+
 def test_objects_that_both_windows_see_in_different_places_are_two_whatever_they_look_like():
     linker, looks = TrackLinker(), torch.ones(1, 4)
     assert linker.link(bars((0, 20), embedding=looks), 1) == [1]

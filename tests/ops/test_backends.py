@@ -1,4 +1,5 @@
 import logging
+import threading
 
 import pytest
 import torch
@@ -95,3 +96,28 @@ def test_an_op_with_wrong_numbers_is_found_and_not_used(monkeypatch, caplog, op,
     monkeypatch.setenv(backends.VARIABLE, "cpp")
     with pytest.raises(UserError, match="wrong numbers.*Unset MASK2FORMER_OPS"):
         backends.backend(op, "cpu")
+
+
+def test_the_current_gpu_is_tried(monkeypatch):
+    """In the thread that tries it, where torch would begin with the first."""
+    entered = []
+
+    class Place:
+        def __init__(self, index):
+            self.index = index
+
+        def __enter__(self):
+            entered.append((self.index, threading.get_ident()))
+
+        def __exit__(self, *_):
+            pass
+
+    def check(*_):
+        assert entered[0][1] == threading.get_ident() != threading.main_thread().ident
+        return [(torch.zeros(1), torch.zeros(1))]
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "device", Place)
+    monkeypatch.setitem(device_check._CHECKS, "ms_deform_attn", check)
+    assert device_check.misfit("ms_deform_attn", "cpp", "cuda") is None
+    assert [index for index, _ in entered] == [3]

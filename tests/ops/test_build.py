@@ -116,6 +116,57 @@ def test_a_folder_that_cannot_be_written_is_named(fresh, monkeypatch, tmp_path):
         build.library("cpu", required=True)
 
 
+def test_a_user_without_a_home_gets_torch(fresh, monkeypatch, tmp_path, caplog):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(build.Path, "home", homeless)
+    monkeypatch.setattr(build, "find_compiler", lambda kind: "/bin/true")
+    assert backends.backend("ms_deform_attn", "cpu") == "torch"
+    (warning,) = lines(caplog, logging.WARNING)
+    assert re.search("home directory.*set XDG_CACHE_HOME", warning)
+
+
+def test_a_compiler_that_cannot_be_executed_is_named(fresh, monkeypatch, tmp_path, caplog):
+    compiler = tmp_path / "c++"
+    compiler.write_text("no program\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    assert backends.backend("ms_deform_attn", "cpu") == "torch"
+    (warning,) = lines(caplog, logging.WARNING)
+    assert f"{compiler} cannot be run: " in warning
+
+
+@needs_compiler
+@pytest.mark.parametrize("damage", ["truncated", "another"])
+def test_a_library_that_does_not_load_is_named(fresh, tmp_path, caplog, damage):
+    if damage == "another":
+        (fresh / "tiny.cpp").write_text("int nothing;\n")
+    else:
+        path = build._compiled(build._recipe("cpu"))
+        path.write_bytes(path.read_bytes()[:40])
+    assert backends.backend("ms_deform_attn", "cpu") == "torch"
+    (warning,) = lines(caplog, logging.WARNING)
+    assert re.search(r"ops/cpu-\S*\.so does not load: .*delete it", warning)
+
+
+@needs_compiler
+def test_building_ahead_removes_old_libraries_at_the_end(fresh, tmp_path, monkeypatch):
+    folder, old = tmp_path / "lib", tmp_path / "lib" / "cpu-old.so"
+    folder.mkdir()
+    old.touch()
+    monkeypatch.setattr(build, "cpu_recipe", lambda target: build.Recipe("cpu", target, ("-fPIC",), fresh))
+    gxx = build.find_compiler("cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "find_compiler", lambda kind: None)
+        with pytest.raises(build.BuildError, match="no C\\+\\+ compiler"):
+            build.build_ahead(folder)
+    assert old.exists()
+    monkeypatch.setattr(build, "find_compiler", lambda kind: gxx if kind == "cpu" else None)
+    assert sorted(build.build_ahead(folder)) == sorted(folder.iterdir())
+
+
 @needs_compiler
 def test_a_library_built_ahead_of_time_is_taken_if_it_fits(fresh, monkeypatch, tmp_path):
     recipe = build.cpu_recipe()

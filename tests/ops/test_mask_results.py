@@ -101,6 +101,33 @@ def test_no_mask_and_gradients_go_to_torch(monkeypatch):
     assert full_size.binary(maps[:0], GEOMETRIES[0])[0].shape == (0, 101, 167)
 
 
+def test_the_default_device_does_not_matter(monkeypatch):
+    monkeypatch.setenv(backends.VARIABLE, "cpp")
+    maps, scores, geometry = logits(3, torch.float32), torch.tensor([0.5, 0.75, 1]), GEOMETRIES[0]
+
+    def outputs():
+        parts = [x for _, x in full_size.probabilities(maps, geometry, True)]
+        return [*full_size.owners(maps, scores, geometry), *full_size.binary(maps, geometry), *parts]
+
+    expected = outputs()
+    with torch.device("meta"):
+        found = outputs()
+    assert all(map(torch.equal, found, expected))
+
+
+def test_tensors_of_another_device_are_named():
+    maps, scores, axes = logits(3, torch.float32), torch.ones(3), _identity(16, 24)
+    masks = torch.empty(3, 16, 24, dtype=torch.bool, device="meta")
+    with pytest.raises(ValueError, match="mask_logits must be on the CPU, got meta"):
+        mask_results.mask_probabilities(maps.to("meta"), *axes)
+    with pytest.raises(ValueError, match="scores must be on the CPU"):
+        mask_results.mask_owners(maps, scores.to("meta"), *axes)
+    with pytest.raises(ValueError, match="masks must be on the CPU"):
+        mask_results.mask_binary(maps, *axes, masks)
+    with pytest.raises(ValueError, match="columns' weight must be on the CPU"):
+        mask_results.mask_probabilities(maps, axes[0], (axes[1][0], axes[1][1].to("meta")))
+
+
 def test_what_does_not_fit_is_an_error():
     maps, index = logits(3, torch.float32), torch.full((5, 1), 24)
     weight = torch.ones(5, 1)

@@ -184,7 +184,7 @@ def test_nan_and_infinity_show_where_the_reference_shows_them(cpp, bad, where, o
         torch.testing.assert_close(got[same], wanted[same])
 
 
-def test_the_custom_op_keeps_torchs_contract(cpp):
+def test_the_custom_op_keeps_torchs_contract(backend):
     value, shapes, locations, weights = make(H=1, Q=2, D=2)
     for requires_grad in (False, True):
         inputs = [
@@ -193,7 +193,7 @@ def test_the_custom_op_keeps_torchs_contract(cpp):
         torch.library.opcheck(torch.ops.mask2former.ms_deform_attn.default, inputs)
 
 
-def test_compile_and_export_keep_it_as_one_node(cpp):
+def test_compile_and_export_keep_it_as_one_node(backend):
     inputs = [x.requires_grad_() if x.is_floating_point() else x for x in make()]
     compiled = torch.compile(ms_deform_attn, fullgraph=True, backend="aot_eager")
     for got, wanted in zip(results(compiled, *inputs), results(ms_deform_attn, *inputs)):

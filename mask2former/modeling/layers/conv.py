@@ -19,7 +19,7 @@ class FrozenBatchNorm(FrozenBatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         # under autocast the maps stay in half precision; scale and shift are made in full
         scale, shift = (v.to(x.dtype)[:, None, None] for v in scale_and_shift(self))
-        return x * scale + shift
+        return torch.addcmul(shift, x, scale)  # one pass, and no map is kept for the backward pass
 
     @classmethod
     def freeze(cls, module: nn.Module) -> nn.Module:
@@ -68,8 +68,8 @@ def build_norm(name: str, channels: int) -> nn.Module | None:
 class Conv2d(nn.Conv2d):
     """nn.Conv2d followed by an optional norm, stored as its child ``norm``, and an optional activation.
 
-    A norm with fixed statistics is multiplied into the weights: the same result without a pass over the map, and
-    without a copy of it for the backward pass.
+    Where no gradient is asked for, a norm with fixed statistics is multiplied into the weights: the same result without
+    a pass over the map. In training the multiplied weights would have to be kept, 94 MB of a ResNet-50's.
     """
 
     def __init__(self, *args, norm: nn.Module | None = None, activation: Callable | None = None, **kwargs):
@@ -78,7 +78,7 @@ class Conv2d(nn.Conv2d):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        if _is_fixed(self.norm):
+        if _is_fixed(self.norm) and not torch.is_grad_enabled():
             scale, shift = scale_and_shift(self.norm)
             bias = shift if self.bias is None else shift + self.bias * scale
             x = self._conv_forward(x, self.weight * scale[:, None, None, None], bias)

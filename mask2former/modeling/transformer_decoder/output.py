@@ -41,8 +41,10 @@ class QueryPredictions:
     def masks_of(self, queries: Sequence[Tensor]) -> Tensor:
         """Mask logits [L,sum n_b,T,h,w] of the queries chosen for each image: B index tensors [L,n_b].
 
-        For training, where there is no ``mask_bias``.
+        Raises ValueError where there is a ``mask_bias``: losses are of projected mask features.
         """
+        if self.mask_bias is not None:
+            raise ValueError("losses need predictions of every layer, whose mask features are projected")
         parts = [
             torch.einsum("lnc,cthw->lnthw", embed.gather(1, chosen[..., None].expand(-1, -1, embed.shape[2])), features)
             for embed, features, chosen in zip(self.mask_embed.unbind(1), self.mask_features.unbind(0), queries)
