@@ -43,7 +43,8 @@ class VideoPredictor:
     >>> predictor.tracks()
 
     A model of clips runs the whole video at once, or by windows of TEST.WINDOW_SIZE frames; of what is done only run
-    lengths of masks are kept, about 1 KB per object and frame. A model of images (panoptic, instance, semantic) runs each frame; its objects keep their ids.
+    lengths of masks are kept, about 1 KB per object and frame. A model of images (panoptic, instance, semantic) runs
+    each frame; its objects keep their ids.
 
     images  the `Predictor` inside, with ``cfg``, ``labels`` and ``model``
     """
