@@ -27,12 +27,16 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class CocoInstances:
-    """Source of records from a COCO file of instances; equal settings make equal sources."""
+class ObjectSource:
+    """Source of records from a JSON file of objects and a folder; equal settings make equal sources."""
 
     json_file: str
     image_root: str
     dataset_name: str
+
+
+class CocoInstances(ObjectSource):
+    """From a COCO file of instances."""
 
     def __call__(self) -> list[dict]:
         return load_coco_json(self.json_file, self.image_root, self.dataset_name)
@@ -50,10 +54,14 @@ def register_coco_instances(name: str, metadata: Mapping, json_file: str | Path,
     Raises:
         UserError: the name is taken.
     """
-    json_file, image_root = str(json_file), str(image_root)
-    DatasetCatalog.register(name, CocoInstances(json_file, image_root, name))
-    fields = {"json_file": json_file, "image_root": image_root, "evaluator_type": "coco"}
-    MetadataCatalog.get(name).set(**{**fields, **metadata})
+    register_source(CocoInstances(str(json_file), str(image_root), name), metadata, "coco")
+
+
+def register_source(source: ObjectSource, metadata: Mapping, evaluator_type: str) -> None:
+    """Register records and what a JSON file and a folder say of them; `metadata` goes before that."""
+    DatasetCatalog.register(source.dataset_name, source)
+    fields = {"json_file": source.json_file, "image_root": source.image_root, "evaluator_type": evaluator_type}
+    MetadataCatalog.get(source.dataset_name).set(**{**fields, **metadata})
 
 
 @collector_paused()

@@ -8,11 +8,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from mask2former.data.catalog import DatasetCatalog, MetadataCatalog
-from mask2former.data.datasets.coco import IMAGES_REMEDY, ObjectReader
+from mask2former.data.catalog import MetadataCatalog
+from mask2former.data.datasets.coco import IMAGES_REMEDY, ObjectReader, ObjectSource, register_source
 from mask2former.data.datasets.coco_checks import check_files
 from mask2former.data.datasets.coco_json import check_unique_ids, collector_paused
 from mask2former.data.datasets.coco_labels import contiguous_ids
@@ -28,13 +27,8 @@ logger = logging.getLogger(__name__)
 _PER_FRAME = {"segmentations": "segmentation", "bboxes": "bbox", "areas": "area"}
 
 
-@dataclass(frozen=True)
-class YtvisVideos:
-    """Source of records from a YouTube-VIS file; equal settings make equal sources."""
-
-    json_file: str
-    image_root: str
-    dataset_name: str
+class YtvisVideos(ObjectSource):
+    """From a YouTube-VIS file."""
 
     def __call__(self) -> list[dict]:
         return load_ytvis_json(self.json_file, self.image_root, self.dataset_name)
@@ -52,10 +46,7 @@ def register_ytvis_instances(name: str, metadata: Mapping, json_file: str | Path
     Raises:
         UserError: the name is taken.
     """
-    json_file, image_root = str(json_file), str(image_root)
-    DatasetCatalog.register(name, YtvisVideos(json_file, image_root, name))
-    fields = {"json_file": json_file, "image_root": image_root, "evaluator_type": "ytvis"}
-    MetadataCatalog.get(name).set(**{**fields, **metadata})
+    register_source(YtvisVideos(str(json_file), str(image_root), name), metadata, "ytvis")
 
 
 @collector_paused()
