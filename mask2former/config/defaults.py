@@ -184,7 +184,7 @@ _MODEL = {
     "PIXEL_MEAN": [103.53, 116.28, 123.675],  # subtracted, 0..255, in INPUT.FORMAT order
     "PIXEL_STD": [1.0, 1.0, 1.0],  # divided by, 0..255, in INPUT.FORMAT order
     "COMPILE": False,  # ours: backbone and head through torch.compile
-    "CHANNELS_LAST": False,  # ours: convolutions in NHWC layout
+    "CHANNELS_LAST": None,  # ours: convolutions in NHWC layout; None: on the CPU
     "ACTIVATION_CHECKPOINTING": False,  # ours: every block again in the backward pass: less memory, a third more time
     "BACKBONE": {
         "NAME": "build_resnet_backbone",  # registry BACKBONE, or "timm/<model>"

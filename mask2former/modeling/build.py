@@ -45,7 +45,8 @@ def build_model(cfg: CfgNode, labels: LabelSet | None = None) -> nn.Module:
     if labels is None and cfg.DATASETS.TRAIN:
         labels = builtin_labels(cfg.DATASETS.TRAIN[0])
     model = META_ARCH.get(cfg.MODEL.META_ARCHITECTURE)(cfg, labels).to(cfg.MODEL.DEVICE)
-    if cfg.MODEL.CHANNELS_LAST:
+    on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
+    if on_cpu if cfg.MODEL.CHANNELS_LAST is None else cfg.MODEL.CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)  # maps follow the layout of the convolutions' weights
     if cfg.MODEL.ACTIVATION_CHECKPOINTING:
         recompute_blocks(model)

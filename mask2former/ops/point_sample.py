@@ -5,20 +5,30 @@ Points are (x, y) in [0,1] over the whole map; pixel i of n has its centre at (i
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import product
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 # N maps, C channels, P points, H W map size
 
-_PORTION = 256  # masks sampled at a time
-_CANDIDATES = 1 << 21  # points of all masks chosen from at a time
-
 
 def random_points(count: int, points: int, like: Tensor) -> Tensor:
     """Uniform points [count,P,2] on the device of ``like``; at least float32, half precision is too coarse for them."""
     dtype = torch.promote_types(like.dtype, torch.float32)
     return torch.rand(count, points, 2, device=like.device, dtype=dtype)
+
+
+def at_once(samples: int, device: torch.device) -> int:
+    """How many masks of ``samples`` points are looked at together, at least one.
+
+    On the CPU they are to stay in its cache. Elsewhere many keep the device busy, but those of a thousand masks would
+    be the peak of a training step.
+    """
+    most = 1 << 18 if device.type == "cpu" else 1 << 22
+    return max(1, most // max(1, samples))
 
 
 def sample_map(maps: Tensor, points: Tensor) -> Tensor:
@@ -41,31 +51,41 @@ def sample_mask(pixels: Tensor, places: Tensor, size: tuple[int, int], points: T
         size: (H, W) of the map that the points are spread over.
         points: in [0,1].
     """
-    portions = places.split(_PORTION)
-    shared = points.dim() == 2
-    points_of = [points] * len(portions) if shared else points.split(_PORTION)
+    portion = at_once(points.shape[-2], points.device)
+    portions = places.split(portion)
+    points_of = [points] * len(portions) if points.dim() == 2 else points.split(portion)
     return torch.cat([_sample_portion(pixels, *of, size) for of in zip(portions, points_of)])
 
 
 def _sample_portion(pixels: Tensor, places: Tensor, points: Tensor, size: tuple[int, int]) -> Tensor:
     x, y = points[..., 0] * size[1] - 0.5, points[..., 1] * size[0] - 0.5  # [N,P] or [P]
     left, top = x.floor(), y.floor()
+    x_weights, y_weights = (left + 1 - x, x - left), (top + 1 - y, y - top)
     result = x.new_zeros(len(places), x.shape[-1])
-    for column, x_weight in ((left, left + 1 - x), (left + 1, x - left)):
-        for row, y_weight in ((top, top + 1 - y), (top + 1, y - top)):
-            result += read_mask(pixels, places, row.long(), column.long()) * (x_weight * y_weight)
+    for (column, row), inside in zip(product((0, 1), (0, 1)), _neighbours(pixels, places, top, left, (0, 1))):
+        result.addcmul_(inside, x_weights[column] * y_weights[row])
     return result
 
 
 def read_mask(pixels: Tensor, places: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """Whether pixels (x, y), int64 [P] or [N,P], are inside masks, bool [N,P]; `pixels`, `places`: see sample_mask."""
-    start, x0, y0, w, h, value = (column[:, None] for column in places.unbind(1))
-    across, down = x - x0, y - y0
-    in_window = (across >= 0) & (across < w) & (down >= 0) & (down < h)
-    if not len(pixels):
-        return torch.zeros_like(in_window)
-    index = torch.where(in_window, start + down * w + across, 0)
-    return (pixels[index] == value) & in_window
+    return next(_neighbours(pixels, places, y, x, (0,)))
+
+
+def _neighbours(pixels: Tensor, places: Tensor, y: Tensor, x: Tensor, steps: Sequence[int]) -> Iterator[Tensor]:
+    """The same of pixels ``steps`` to the right of x, and for each of these ``steps`` below y, one after the other."""
+    integer = torch.int32 if len(pixels) < 2**31 else torch.int64  # half the memory, and most of the time goes there
+    start, x0, y0, w, h, value = (column[:, None] for column in places.to(integer).unbind(1))
+    across, down = x.to(integer) - x0, y.to(integer) - y0
+    here = start + down * w + across
+    rows = [(step * w, (down >= -step) & (down < h - step)) for step in steps]
+    for right in steps:
+        in_columns = (across >= -right) & (across < w - right)
+        for below, in_rows in rows:
+            in_window = in_columns & in_rows
+            if len(pixels):
+                in_window &= pixels[torch.where(in_window, here + (below + right), 0)] == value
+            yield in_window
 
 
 @torch.no_grad()
@@ -75,8 +95,8 @@ def uncertain_points(logits: Tensor, points: int, oversample_ratio: float, impor
     Of ``oversample_ratio * P`` random candidates the ``importance_ratio * P`` least certain ones are kept; the
     others are drawn anew, uniformly.
     """
-    at_once = max(1, _CANDIDATES // max(1, int(points * oversample_ratio)))
-    portions = [_uncertain(some, points, oversample_ratio, importance_ratio) for some in logits.split(at_once)]
+    portion = at_once(int(points * oversample_ratio), logits.device)
+    portions = [_uncertain(some, points, oversample_ratio, importance_ratio) for some in logits.split(portion)]
     return torch.cat(portions)
 
 

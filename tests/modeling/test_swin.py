@@ -226,7 +226,7 @@ def test_every_key_of_the_recipe_acts():
     assert shapes["layers.1.blocks.1.mlp.fc1.weight"] == (48, 16)
     assert not {"patch_embed.norm.weight", "layers.1.blocks.1.attn.qkv.bias"} & set(shapes)
     assert (block.shift, block.attn.scale, block.attn.attn_drop) == (2, 0.7, 0.2)
-    assert (block.attn.proj_drop.p, block.mlp.drop1.p, backbone.pos_drop.p) == (0.1, 0.1, 0.1)
+    assert (block.attn.proj_drop.p, block.mlp.drop.p, backbone.pos_drop.p) == (0.1, 0.1, 0.1)
     assert block.drop_path.drop_prob == pytest.approx(0.2)  # third of five blocks
     assert all(block.recompute for stage in backbone.layers for block in stage.blocks)
 

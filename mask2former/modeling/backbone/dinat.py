@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from mask2former.modeling.backbone.shape import ShapeSpec
 from mask2former.modeling.backbone.stages import STAGES, check_stages, init_linear
+from mask2former.modeling.layers.linear import Linear, Mlp
 from mask2former.modeling.layers.recompute import Recomputable
 from mask2former.ops import neighborhood_attention_2d
 from mask2former.utils.errors import UserError
@@ -42,8 +43,8 @@ class NeighborhoodAttention(nn.Module):
         self.scale = qk_scale or (channels // num_heads) ** -0.5
         self.rpb = nn.Parameter(torch.zeros(num_heads, 2 * kernel_size - 1, 2 * kernel_size - 1))
         nn.init.trunc_normal_(self.rpb, std=0.02)
-        self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
-        self.proj = nn.Linear(channels, channels)
+        self.qkv = Linear(channels, 3 * channels, bias=qkv_bias)
+        self.proj = Linear(channels, channels)
         self.proj_drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from mask2former.modeling.backbone.shape import ShapeSpec
 from mask2former.modeling.backbone.stages import STAGES, check_stages, init_linear
+from mask2former.modeling.layers.linear import Linear, Mlp
 from mask2former.modeling.layers.recompute import Recomputable
 from mask2former.utils.errors import UserError
 
@@ -95,8 +96,8 @@ class WindowAttention(nn.Module):
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.register_buffer("relative_position_index", relative_position_index(window))
         self.register_buffer("shift_masks", shift_masks(window, shift) if shift else None, persistent=False)
-        self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
-        self.proj = nn.Linear(channels, channels)
+        self.qkv = Linear(channels, 3 * channels, bias=qkv_bias)
+        self.proj = Linear(channels, channels)
         self.proj_drop = nn.Dropout(drop)
 
     def _bias(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
@@ -160,7 +161,7 @@ class PatchMerging(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.norm = nn.LayerNorm(4 * channels)
-        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+        self.reduction = Linear(4 * channels, 2 * channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = pad_to_multiple(x, 2)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mask2former.modeling.layers.linear import Linear, feed_forward, linear
 from mask2former.modeling.layers.recompute import Recomputable
 
 # B batch, Q queries, S memory pixels, C channels
@@ -25,7 +26,7 @@ class MultiheadAttention(nn.Module):
         self.dropout = dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * channels, channels))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * channels))
-        self.out_proj = nn.Linear(channels, channels)
+        self.out_proj = Linear(channels, channels)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.xavier_uniform_(self.out_proj.weight)
         nn.init.zeros_(self.out_proj.bias)
@@ -34,7 +35,7 @@ class MultiheadAttention(nn.Module):
         """query [B,Q,C], key and value [B,S,C], allowed [B,Q,S] bool (True may be attended to) -> [B,Q,C]."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
-            F.linear(x, w, b).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            linear(x, w, b).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
             for x, w, b in zip((query, key, value), weights, biases)
         )
         mask = None if allowed is None else allowed[:, None]
@@ -91,11 +92,11 @@ class FFNLayer(_Residual):
 
     def __init__(self, channels: int, hidden_channels: int, dropout: float, pre_norm: bool):
         super().__init__(channels, dropout, pre_norm)
-        self.linear1 = nn.Linear(channels, hidden_channels)
-        self.linear2 = nn.Linear(hidden_channels, channels)
+        self.linear1 = Linear(channels, hidden_channels)
+        self.linear2 = Linear(hidden_channels, channels)
         for layer in (self.linear1, self.linear2):
             nn.init.xavier_uniform_(layer.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B,Q,C]."""
-        return self._exit(x, self.linear2(self.drop(F.relu(self.linear1(self._entry(x))))))
+        return self._exit(x, feed_forward(self._entry(x), self.linear1, self.linear2, F.relu, self.drop))

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mask2former.modeling.layers.attention import MultiheadAttention
+from mask2former.modeling.layers.linear import Linear, feed_forward
 from mask2former.modeling.layers.recompute import Recomputable
 
 # L layers, B batch, Q queries, S pixels, C channels
@@ -23,8 +24,8 @@ class _Layer(Recomputable):
     def __init__(self, channels: int, num_heads: int, hidden_channels: int, dropout: float, pre_norm: bool):
         super().__init__()
         self.self_attn = MultiheadAttention(channels, num_heads, dropout)
-        self.linear1 = nn.Linear(channels, hidden_channels)
-        self.linear2 = nn.Linear(hidden_channels, channels)
+        self.linear1 = Linear(channels, hidden_channels)
+        self.linear2 = Linear(hidden_channels, channels)
         self.norm1 = nn.LayerNorm(channels)
         self.norm2 = nn.LayerNorm(channels)
         self.drop = nn.Dropout(dropout)
@@ -42,7 +43,7 @@ class _Layer(Recomputable):
         return self.self_attn(at, at, x)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        return self.linear2(self.drop(F.relu(self.linear1(x))))
+        return feed_forward(x, self.linear1, self.linear2, F.relu, self.drop)
 
 
 class EncoderLayer(_Layer):

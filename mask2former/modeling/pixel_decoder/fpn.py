@@ -30,7 +30,7 @@ class BasePixelDecoder(nn.Module):
         super().__init__()
         self.in_features = sorted(inputs, key=lambda name: inputs[name].stride)  # finest first
         self.channels, self.mask_channels = channels, mask_channels
-        smooth = {"norm": norm, "activation": F.relu}
+        smooth = {"norm": norm, "activation": F.relu_}
         *finer, coarsest = self.in_features
         for number, name in enumerate(finer, 1):  # published names count from the finest map
             self.add_module(
@@ -55,7 +55,7 @@ class BasePixelDecoder(nn.Module):
         for number in range(count - 1, 0, -1):
             lateral = getattr(self, f"adapter_{number}")(maps[self.in_features[number - 1]])
             coarser = F.interpolate(out, size=lateral.shape[-2:], mode="nearest")
-            out = getattr(self, f"layer_{number}")(lateral + coarser)
+            out = getattr(self, f"layer_{number}")(lateral.add_(coarser))
         return self.mask_features(out)
 
 
@@ -102,5 +102,5 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
             (1, *size), self.channels, temporal=False, device=projected.device, dtype=projected.dtype
         )
         tokens = self.transformer.encoder(projected.flatten(2).transpose(1, 2), encoding.flatten(1).t())
-        memory = tokens.transpose(1, 2).unflatten(2, size)
+        memory = tokens.unflatten(1, size).permute(0, 3, 1, 2)
         return self._fuse(maps, memory), [memory]

@@ -10,10 +10,10 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mask2former.modeling.backbone.shape import ShapeSpec
 from mask2former.modeling.layers.conv import build_norm, conv_norm, init_xavier
+from mask2former.modeling.layers.linear import Linear, feed_forward
 from mask2former.modeling.layers.position_encoding import sine_position_encoding
 from mask2former.modeling.layers.recompute import Recomputable
 from mask2former.ops import ms_deform_attn
@@ -29,10 +29,10 @@ class MSDeformAttn(nn.Module):
         super().__init__()
         self.num_levels, self.num_heads, self.num_points = num_levels, num_heads, num_points
         samples = num_heads * num_levels * num_points
-        self.sampling_offsets = nn.Linear(channels, samples * 2)
-        self.attention_weights = nn.Linear(channels, samples)
-        self.value_proj = nn.Linear(channels, channels)
-        self.output_proj = nn.Linear(channels, channels)
+        self.sampling_offsets = Linear(channels, samples * 2)
+        self.attention_weights = Linear(channels, samples)
+        self.value_proj = Linear(channels, channels)
+        self.output_proj = Linear(channels, channels)
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:
@@ -75,8 +75,8 @@ class EncoderLayer(Recomputable):
         super().__init__()
         self.self_attn = MSDeformAttn(channels, num_levels, num_heads, num_points)
         self.norm1 = nn.LayerNorm(channels)
-        self.linear1 = nn.Linear(channels, hidden_channels)
-        self.linear2 = nn.Linear(hidden_channels, channels)
+        self.linear1 = Linear(channels, hidden_channels)
+        self.linear2 = Linear(hidden_channels, channels)
         self.norm2 = nn.LayerNorm(channels)
         self.drop = nn.Dropout(dropout)
         for layer in (self.linear1, self.linear2):
@@ -85,11 +85,8 @@ class EncoderLayer(Recomputable):
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, pixels: Tensor, shapes: Tensor) -> Tensor:
         x = self.norm1(x + self.drop(self.self_attn(x + position, x, reference, pixels, shapes)))
         # the hidden maps of all layers would be the largest part of what is kept for the backward pass
-        change = checkpoint(self._feed_forward, x, use_reentrant=False) if self.training else self._feed_forward(x)
+        change = feed_forward(x, self.linear1, self.linear2, F.relu, self.drop, keep_hidden=False)
         return self.norm2(x + self.drop(change))
-
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        return self.linear2(self.drop(F.relu(self.linear1(x))))
 
 
 class _Encoder(nn.Module):
@@ -121,7 +118,7 @@ class _Transformer(nn.Module):
         for layer in self.encoder.layers:
             x = layer(x, position, reference, pixels, shapes)
         parts = x.split([h * w for h, w in sizes], 1)
-        return [p.transpose(1, 2).unflatten(2, s) for p, s in zip(parts, sizes)]
+        return [p.unflatten(1, s).permute(0, 3, 1, 2) for p, s in zip(parts, sizes)]
 
 
 def pixel_centres(h: int, w: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -175,7 +172,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         self.mask_features = init_xavier(nn.Conv2d(channels, mask_channels, 1))
         for name in self.lateral_in:
             lateral = conv_norm(inputs[name].channels, channels, 1, norm=norm, activation=None)
-            smooth = conv_norm(channels, channels, 3, norm=norm, activation=F.relu)
+            smooth = conv_norm(channels, channels, 3, norm=norm, activation=F.relu_)
             number = ordered.index(name) + 1  # published names count from the finest map
             self.add_module(f"adapter_{number}", lateral)
             self.add_module(f"layer_{number}", smooth)
@@ -213,7 +210,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         for name, number in zip(self.lateral_in, self._numbers):
             lateral = getattr(self, f"adapter_{number}")(maps[name])
             coarser = F.interpolate(out[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False)
-            out.append(getattr(self, f"layer_{number}")(lateral + coarser))
+            out.append(getattr(self, f"layer_{number}")(lateral.add_(coarser)))
         return self.mask_features(out[-1]) if project else out[-1], out[: self.num_memory_levels]
 
 

@@ -80,7 +80,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         ``projection`` is a 1x1 convolution that ``mask_features`` have still before them.
         """
         features = clips(mask_features, frames)
-        keys, values, masks_at = zip(*(self._level(i, m, features, frames) for i, m in enumerate(memory)))
+        keys, values, masks_at = zip(*(self._level(i, m, mask_features, frames) for i, m in enumerate(memory)))
         position = self.query_embed.weight
         queries = self.query_feat.weight.expand(features.shape[0], -1, -1)
         kept = [self._embed(queries, projection)]
@@ -99,7 +99,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         mask_bias = None if projection is None else torch.stack(bias)
         return QueryPredictions(self.class_embed(torch.stack(normed)), torch.stack(mask_embed), features, mask_bias)
 
-    def _level(self, level: int, memory: Tensor, features: Tensor, frames: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _level(self, level: int, memory: Tensor, mask_features: Tensor, frames: int) -> tuple[Tensor, Tensor, Tensor]:
         """Keys and values [B,S,C] of a memory map, and the mask features [B,M,S] at its resolution."""
         memory = clips(self.input_proj[level](memory), frames)
         values = memory.flatten(2).transpose(1, 2) + self.level_embed.weight[level]
@@ -112,12 +112,8 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         )
         keys = values + encoding.flatten(1).t()
         # a mask is linear in the mask features, so resizing these once serves every layer and query
-        resized = F.interpolate(
-            features.detach().transpose(1, 2).flatten(0, 1),
-            size=memory.shape[-2:],
-            mode="bilinear",
-            align_corners=False,
-        )
+        size = memory.shape[-2:]
+        resized = F.interpolate(mask_features.detach(), size=size, mode="bilinear", align_corners=False)
         return keys, values, clips(resized, frames).flatten(2)
 
     def _embed(self, queries: Tensor, projection: nn.Conv2d | None) -> tuple[Tensor, Tensor, Tensor | None]:

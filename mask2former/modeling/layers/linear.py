@@ -1,0 +1,118 @@
+"""Linear layers over many rows, by the fastest kernel there is for them on the CPU, and feed-forward nets of two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+# R rows: pixels of all images; C channels
+
+_MANY_ROWS = 512  # below, reordering the weights costs more than the kernel gains
+_HIDDEN_BYTES = 4 << 20  # of a feed-forward net's hidden rows for each thread, so that they stay in its cache
+
+
+class Linear(nn.Linear):
+    """nn.Linear through `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``F.linear``: x [...,C], weight [D,C], bias [D] -> [...,D].
+
+    On the CPU, many rows go through oneDNN's 1x1 convolution over channels-last pixels. It is the same product, but
+    adds the bias on the way instead of filling the result with it first, and uses AVX-512 on every maker's processors.
+    """
+    if not _by_convolution(x, weight):
+        return F.linear(x, weight, bias)
+    pixels = x.contiguous().view(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
+    out = F.conv2d(pixels, weight[:, :, None, None], bias)
+    return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], len(weight))
+
+
+def feed_forward(
+    x: Tensor,
+    first: nn.Linear,
+    second: nn.Linear,
+    activation: Callable[[Tensor], Tensor],
+    drop: nn.Dropout,
+    keep_hidden: bool = True,
+) -> Tensor:
+    """``second(drop(activation(first(x))))``; without ``keep_hidden`` computed again in the backward pass.
+
+    On the CPU some rows are computed after the other, in both passes: the hidden maps of large images would be the
+    largest of the model, and new memory costs more time there than the products that fill it.
+    """
+
+    def net(rows: Tensor) -> Tensor:
+        return second(drop(activation(first(rows))))
+
+    drops = drop.training and drop.p > 0
+    if _by_convolution(x, first.weight) and not drops:
+        rows = _HIDDEN_BYTES * torch.get_num_threads() // (first.out_features * x.element_size())
+        return _InPortions.apply(net, rows, x, *first.parameters(), *second.parameters())
+    if keep_hidden or not torch.is_grad_enabled():
+        return net(x)
+    return checkpoint(net, x, use_reentrant=False)
+
+
+class _InPortions(torch.autograd.Function):
+    """A net of rows [...,C], some rows at a time; keeps its input alone and runs again in the backward pass."""
+
+    @staticmethod
+    def forward(ctx, net: Callable[[Tensor], Tensor], portion: int, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.net, ctx.portion = net, portion
+        ctx.save_for_backward(x, *parameters)
+        parts = [net(rows) for rows in x.flatten(0, -2).split(portion)]
+        return torch.cat(parts).view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, *parameters = ctx.saved_tensors
+        wanted = [p for p in parameters if p.requires_grad]
+        totals, entry_grads = [torch.zeros_like(p) for p in wanted], []
+        for rows, rows_grad in zip(*(t.flatten(0, -2).split(ctx.portion) for t in (x, grad))):
+            with torch.enable_grad():
+                rows = rows.detach().requires_grad_()
+                out = ctx.net(rows)
+            entry_grad, *grads = torch.autograd.grad(out, (rows, *wanted), rows_grad)
+            entry_grads.append(entry_grad)
+            for total, part in zip(totals, grads):
+                total += part
+        found = iter(totals)
+        of_parameters = [next(found) if p.requires_grad else None for p in parameters]
+        return None, None, torch.cat(entry_grads).view_as(x), *of_parameters
+
+
+def _by_convolution(x: Tensor, weight: Tensor) -> bool:
+    return (
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() >= _MANY_ROWS * x.shape[-1]
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+        and not torch.is_autocast_enabled("cpu")
+        # a traced graph keeps the plain product, which every runtime knows
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+    )
+
+
+class Mlp(nn.Module):
+    """The feed-forward net of vision transformers, [...,C] -> [...,C], under its usual names; ``drop`` is a rate."""
+
+    def __init__(self, channels: int, hidden_channels: int, drop: float):
+        super().__init__()
+        self.fc1 = Linear(channels, hidden_channels)
+        self.fc2 = Linear(hidden_channels, channels)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(feed_forward(x, self.fc1, self.fc2, F.gelu, self.drop))
