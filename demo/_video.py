@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -47,18 +49,37 @@ def run_video(args: argparse.Namespace, make_predictor: Callable[[], VideoPredic
     job = Job(source, predictor, recorder)
     try:
         problem = job.run()
-    finally:
-        job.close()
-    if args.save_tracks and recorder.done:
-        found = predictor.tracks()
-        count = write_tracks(Path(args.save_tracks), found, predictor.images.labels, recorder.done)
-        print(f"Tracks written to {args.save_tracks}: {count}.")
+    finally:  # whatever ended it
+        with undisturbed():
+            keep(args, job)
     if problem and not recorder.done:
         raise UserError(problem)
-    print(job.summary(args.output))
     if problem:
         print(f"error: {problem} What was done before is kept: {recorder.done} frames.", file=sys.stderr)
     return 1 if problem else 0
+
+
+def keep(args: argparse.Namespace, job: Job) -> None:
+    """Finish the files of the frames that are done, and say what there is."""
+    try:
+        job.close()
+    finally:
+        if args.save_tracks and job.recorder.done:
+            labels = job.predictor.images.labels
+            count = write_tracks(Path(args.save_tracks), job.predictor.tracks(), labels, job.recorder.done)
+            print(f"Tracks written to {args.save_tracks}: {count}.")
+    if job.recorder.done:
+        print(job.summary(args.output))
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Inside, Ctrl-C is not heard: a second one would tear what the first one has asked to be kept."""
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def check_outputs(args: argparse.Namespace, source: VideoSource) -> None:

@@ -1,7 +1,8 @@
-"""detectron2's names that user modules import, and the object of this package that each stands for.
+"""Names of detectron2 and of the published package for video that user modules import, and the objects of this package
+that they stand for.
 
 Written "module:name"; ":*" stands for all public names of a module. Objects are looked up when they are asked for, so
-that the table may point at any room. A module of detectron2 that is not a key here does not exist for user modules.
+that the table may point at any room. A module of these packages that is not a key here does not exist for user modules.
 """
 
 from __future__ import annotations
@@ -46,7 +47,24 @@ _BOXES = {
 _INSTANCES = {"Instances": "mask2former.structures:Instances"}
 _TRANSFORMS = {"*": "mask2former.compat.transforms:*"}
 
-# module of detectron2 -> its names here
+_CLIP_CONFIG = {"add_maskformer2_video_config": "mask2former.compat.config:add_maskformer2_config"}  # one set of keys
+_CLIP_MODEL = {"VideoMaskFormer": "mask2former.modeling.video:VideoMaskFormer"}
+_CLIP_MAPPERS = {
+    "CocoClipDatasetMapper": "mask2former.data.dataset_mappers.ytvis_dataset_mapper:CocoClipDatasetMapper",
+    "YTVISDatasetMapper": "mask2former.data.dataset_mappers.ytvis_dataset_mapper:YTVISDatasetMapper",
+}
+_CLIP_LOADERS = {
+    "build_detection_test_loader": "mask2former.data:build_test_loader",
+    "build_detection_train_loader": "mask2former.data:build_train_loader",
+}
+_CLIP_EVALUATOR = {"YTVISEvaluator": "mask2former.evaluation:VideoInstanceEvaluator"}
+_CLIP_DATA = {**_CLIP_MAPPERS, **_CLIP_LOADERS, **_CLIP_EVALUATOR}
+_YTVIS = {
+    "load_ytvis_json": "mask2former.data.datasets.ytvis:load_ytvis_json",
+    "register_ytvis_instances": "mask2former.data.datasets.ytvis:register_ytvis_instances",
+}
+
+# their module -> its names here
 ALIASES: dict[str, dict[str, str]] = {
     "detectron2": {},
     "detectron2.config": _CONFIG,
@@ -76,4 +94,13 @@ ALIASES: dict[str, dict[str, str]] = {
     "detectron2.utils.comm": {"*": "mask2former.utils.comm:*"},
     "detectron2.utils.file_io": {"PathManager": "mask2former.utils.io:path_manager"},
     "detectron2.utils.logger": {"setup_logger": "mask2former.compat.logger:setup_logger"},
+    "mask2former_video": {**_CLIP_CONFIG, **_CLIP_MODEL, **_CLIP_DATA},
+    "mask2former_video.config": _CLIP_CONFIG,
+    "mask2former_video.data_video": {**_CLIP_DATA, **_YTVIS},
+    "mask2former_video.data_video.build": _CLIP_LOADERS,
+    "mask2former_video.data_video.dataset_mapper": _CLIP_MAPPERS,
+    "mask2former_video.data_video.datasets": _YTVIS,
+    "mask2former_video.data_video.datasets.ytvis": _YTVIS,
+    "mask2former_video.data_video.ytvis_eval": _CLIP_EVALUATOR,
+    "mask2former_video.video_maskformer_model": _CLIP_MODEL,
 }

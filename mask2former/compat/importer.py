@@ -1,4 +1,4 @@
-"""Modules named detectron2.*, made of this package's objects where the real package is not installed."""
+"""Modules of detectron2 and mask2former_video, made of our objects where the real packages are not installed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
@@ -15,24 +15,27 @@ from mask2former.compat.aliases import ALIASES
 from mask2former.utils.text import suggest
 
 _ROOT = "detectron2"
+_ROOTS = {name for name in ALIASES if "." not in name}
 
 
 class _AliasFinder(MetaPathFinder, Loader):
-    """Python's import system asks it first, once it is known that the real package is nowhere.
+    """Python's import system asks it first, once it is known that the real detectron2 is nowhere.
 
     First, since a folder named detectron2 without a package in it, such as a clone in the current folder, would be
-    found as a namespace.
+    found as a namespace. A user's own mask2former_video goes before ours.
     """
 
     def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+        root = fullname.partition(".")[0]
+        if root not in _ROOTS or (root != _ROOT and _is_there(root)):
+            return None
         if fullname in ALIASES:
             return ModuleSpec(fullname, self, is_package=True)
-        if fullname.partition(".")[0] != _ROOT:
-            return None
-        raise ModuleNotFoundError(_absent(*fullname.rpartition(".")[::2]), name=_ROOT)
+        raise ModuleNotFoundError(_absent(*fullname.rpartition(".")[::2]), name=root)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return ModuleType(spec.name, f"Names of {spec.name} for user modules; {_ROOT} itself is not installed.")
+        root = spec.name.partition(".")[0]
+        return ModuleType(spec.name, f"Names of {spec.name} for user modules; {root} itself is not installed.")
 
     def exec_module(self, module: ModuleType) -> None:
         module.__all__ = _names(module.__name__)
@@ -40,6 +43,12 @@ class _AliasFinder(MetaPathFinder, Loader):
 
 
 _FINDER = _AliasFinder()
+
+
+def _is_there(root: str) -> bool:
+    """Whether a package, not a bare folder, of this name is in one of the folders that Python looks into."""
+    spec = PathFinder.find_spec(root)
+    return spec is not None and spec.origin is not None
 
 
 def real_detectron2() -> bool:
@@ -105,13 +114,14 @@ def _names(module: str) -> list[str]:
 
 
 def _absent(module: str, name: str) -> str:
-    """The message about a name of detectron2 that has no counterpart."""
+    """The message about a name of these packages that has no counterpart."""
     if module in ALIASES:
         children = [key.rpartition(".")[2] for key in ALIASES if key.rpartition(".")[0] == module]
         here, known = module, sorted({*_names(module), *children})
     else:
         here, known = "modules", sorted(ALIASES)
+    root = module.partition(".")[0]
     return (
-        f"{module}.{name} is not available: {_ROOT} is not installed, and of its names this package offers a few to "
+        f"{module}.{name} is not available: {root} is not installed, and of its names this package offers a few to "
         f"user modules.{suggest(name, known)} Here ({here}): {', '.join(known)}."
     )

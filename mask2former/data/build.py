@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 from mask2former.data import transforms as T
 from mask2former.data.clips import ClipMapper, ClipSampling
 from mask2former.data.datasets.build import checked_records, forget_training_records, train_records
+from mask2former.data.datasets.video_records import noun_of
 from mask2former.data.loader import TestLoader, TrainLoader
 from mask2former.data.mapper import Annotation, ImageTransform, TestMapper, TrainMapper
 from mask2former.data.reading import check_format
@@ -232,9 +233,10 @@ def _build_sampler(cfg, records: Sequence[dict], labels: LabelSet, seed: int) ->
     classes = image_classes(records, _source(cfg, records), labels.ignore_label)
     factors = repeat_factors(classes, loader.REPEAT_THRESHOLD, loader.REPEAT_SQRT)
     logger.info(
-        "%d of %d training images are repeated, up to %.1f times (DATALOADER.REPEAT_THRESHOLD %g)",
+        "%d of %d training %s are repeated, up to %.1f times (DATALOADER.REPEAT_THRESHOLD %g)",
         sum(factor > 1 for factor in factors),
         len(factors),
+        noun_of(records),
         max(factors),
         loader.REPEAT_THRESHOLD,
     )

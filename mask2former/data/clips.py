@@ -13,10 +13,9 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from mask2former.data.datasets.checks import check_image_size
+from mask2former.data.datasets.checks import read_checked_image
 from mask2former.data.datasets.video_records import frame_record, is_video
 from mask2former.data.mapper import plain_image
-from mask2former.data.reading import read_image
 from mask2former.data.targets import clip_instances, object_layers
 from mask2former.utils.errors import UserError
 
@@ -135,13 +134,11 @@ def _read(frames: Sequence[dict], tracks: Sequence[int]) -> tuple[tv_tensors.Ima
     number = {track: k for k, track in enumerate(tracks, 1)}
     images, layers = [], []
     for frame in frames:
-        pixels = read_image(frame["file_name"])
-        size = pixels.shape[:2]
-        check_image_size({"height": size[0], "width": size[1], **frame}, size)
+        pixels = read_checked_image(frame)
         objects = [annotation for annotation in frame["annotations"] if not annotation.get("iscrowd")]
         numbers = [number[annotation["id"]] for annotation in objects]
         images.append(pixels)
-        layers.append(object_layers(objects, size, frame["file_name"], numbers))
+        layers.append(object_layers(objects, pixels.shape[:2], frame["file_name"], numbers))
     depth = max(len(layer) for layer in layers)
     padded = [np.pad(layer, ((0, depth - len(layer)), (0, 0), (0, 0))) for layer in layers]
     # torchvision resizes channels-last 3 times faster

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torchvision import tv_tensors
 
-from mask2former.data.datasets.checks import check_image_size
+from mask2former.data.datasets.checks import read_checked_image
 from mask2former.data.datasets.video_records import is_video
 from mask2former.data.reading import read_image
 from mask2former.data.video_frames import VideoFrames
@@ -60,10 +60,8 @@ class TrainMapper:
 
         "height" and "width" stay those of the file. A broken file or a wrong annotation is a UserError.
         """
-        pixels = read_image(record["file_name"])
-        size = pixels.shape[:2]
-        check_image_size({"height": size[0], "width": size[1], **record}, size)
-        moved, rest = self.annotation.read(record, size)
+        pixels = read_checked_image(record)
+        moved, rest = self.annotation.read(record, pixels.shape[:2])
         image, moved = self.transform(image_tensor(pixels), moved)
         kept = {key: value for key, value in record.items() if key not in ("annotations", "segments_info")}
         targets = self.annotation.targets(moved, rest)
@@ -101,6 +99,5 @@ class TestMapper:
 
     def __call__(self, record: dict) -> dict:
         if is_video(record):
-            size = record["height"], record["width"]
-            return {**record, "image": VideoFrames(record["file_names"], size, self.prepare)}
+            return {**record, "image": VideoFrames(record, self.prepare)}
         return {**record, "image": self.prepare(read_image(record["file_name"]))}

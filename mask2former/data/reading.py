@@ -25,7 +25,7 @@ def _opened(path: str | Path, what: str):
         with Image.open(path) as image:
             yield image
     except FileNotFoundError as error:
-        raise UserError(f"{what} {path} does not exist.") from error
+        raise UserError(f"{what} {path} does not exist. Put it there, or take it out of the data set.") from error
     # Pillow raises SyntaxError and ValueError, too, for broken files
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, UserError):

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from mask2former.data.datasets.checks import in_threads
-from mask2former.data.datasets.video_records import frame_records, is_video, objects_of
+from mask2former.data.datasets.video_records import frame_records, is_video, noun_of, objects_of
 from mask2former.data.reading import read_mask
 from mask2former.utils.errors import UserError
 
@@ -24,15 +24,16 @@ def without_empty(records: Sequence[dict]) -> list[dict]:
     kept = [r for r in records if any(not annotation.get("iscrowd") for annotation in objects_of(r))]
     if not kept:
         raise UserError(
-            f"None of the {len(records)} images of DATASETS.TRAIN has an annotation other than crowds. Correct the "
-            "annotation files, or set DATALOADER.FILTER_EMPTY_ANNOTATIONS False."
+            f"None of the {len(records)} {noun_of(records)} of DATASETS.TRAIN has an annotation other than crowds. "
+            "Correct the annotation files, or set DATALOADER.FILTER_EMPTY_ANNOTATIONS False."
         )
     if len(kept) < len(records):
         logger.info(
-            "%d of %d training images have no annotation, or crowds alone, and are left out "
+            "%d of %d training %s have no annotation, or crowds alone, and are left out "
             "(DATALOADER.FILTER_EMPTY_ANNOTATIONS)",
             len(records) - len(kept),
             len(records),
+            noun_of(records),
         )
     return kept
 

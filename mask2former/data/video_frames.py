@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 
-from mask2former.data.datasets.checks import check_image_size
-from mask2former.data.reading import read_image
+from mask2former.data.datasets.checks import read_checked_image
+from mask2former.data.datasets.video_records import frame_record
 
 # H, W: size of the files; h, w: size after the transform
 
@@ -22,25 +22,23 @@ class VideoFrames:
     meanwhile, and holds no more than these, whatever the length.
 
     Args:
-        file_names: of the frames.
-        size: (H, W) that each has.
+        record: of the video, with "file_names" and the "height" and "width" that each frame has.
         prepare: makes the model's input of a picture, uint8 RGB [H,W,3].
     """
 
     _AHEAD, _THREADS = 4, 2
 
-    def __init__(self, file_names: Sequence[str], size: tuple[int, int], prepare: Callable[[np.ndarray], torch.Tensor]):
-        self.file_names, self.size, self.prepare = file_names, size, prepare
+    def __init__(self, record: Mapping, prepare: Callable[[np.ndarray], torch.Tensor]):
+        # objects stay behind: a worker process hands this over
+        self.record = {key: value for key, value in record.items() if key != "annotations"}
+        self.prepare = prepare
 
     def __len__(self) -> int:
-        return len(self.file_names)
+        return len(self.record["file_names"])
 
     def __getitem__(self, t: int) -> torch.Tensor:
         """Frame `t`; a missing or broken file, or one of another size than the video, is a UserError."""
-        name = self.file_names[t]
-        pixels = read_image(name)
-        check_image_size({"file_name": name, "height": self.size[0], "width": self.size[1]}, pixels.shape[:2])
-        return self.prepare(pixels)
+        return self.prepare(read_checked_image(frame_record(self.record, t)))
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         with ThreadPoolExecutor(self._THREADS) as pool:

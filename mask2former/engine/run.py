@@ -16,13 +16,23 @@ from mask2former.checkpoint.loading import apply_weights, compare, copy_tensors
 from mask2former.config import CfgNode
 from mask2former.data.build import build_test_loader, build_train_loader
 from mask2former.data.catalog import MetadataCatalog, labels_of
-from mask2former.data.datasets.build import check_datasets
+from mask2former.data.datasets.build import check_datasets, checked_records
+from mask2former.data.datasets.video_records import is_video
 from mask2former.engine.amp import choose_amp_dtype
 from mask2former.engine.events import ConsoleWriter, EventStorage, JSONWriter, TensorBoardWriter
 from mask2former.engine.hooks import CheckpointHook, EvalHook, HookBase, TimerHook, WriterHook
 from mask2former.engine.trainer import Trainer
-from mask2former.evaluation import SemanticTTA, build_evaluators, inference_on_dataset, json_ready, print_results
+from mask2former.evaluation import (
+    FrameByFrame,
+    SemanticTTA,
+    build_evaluators,
+    inference_on_dataset,
+    json_ready,
+    print_results,
+)
 from mask2former.modeling import build_model
+from mask2former.modeling.image_model import ImageModel
+from mask2former.modeling.video import VideoMaskFormer
 from mask2former.solver import build_clipper, build_lr_scheduler, build_optimizer
 from mask2former.structures import LabelSet
 from mask2former.utils import comm
@@ -169,6 +179,9 @@ def _test_one(cfg: CfgNode, model: nn.Module, name: str, folder: Path) -> dict[s
     """One pass over one data set."""
     sheet = ContactSheet(labels_of(MetadataCatalog.get(name)), folder / "contact_sheet.png", cfg.TEST.NUM_VISUALIZED)
     logger.info("evaluating on %s", name)
+    if isinstance(model, ImageModel) and not isinstance(model, VideoMaskFormer) and _is_of_videos(cfg, name):
+        logger.info("the model takes images: its objects are linked from frame to frame")
+        model = FrameByFrame(model, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.TEST.DETECTIONS_PER_VIDEO)
     found = inference_on_dataset(model, build_test_loader(cfg, name), build_evaluators(cfg, name, folder), sheet)
     picture = sheet.save()
     if comm.is_main_process():
@@ -178,6 +191,10 @@ def _test_one(cfg: CfgNode, model: nn.Module, name: str, folder: Path) -> dict[s
             logger.info("predictions beside ground truth: %s", picture)
         print_results(found)
     return found
+
+
+def _is_of_videos(cfg: CfgNode, name: str) -> bool:
+    return is_video(checked_records(cfg, name, masks_needed=False)[0])
 
 
 def flatten_results(results: Results) -> dict[str, float]:
@@ -246,6 +263,12 @@ def _check_evaluation(cfg: CfgNode) -> None:
             raise UserError(f"TEST.EXPECTED_RESULTS holds {entry!r}; expected [task, metric, value, tolerance].")
     for name in cfg.DATASETS.TEST:
         build_evaluators(cfg, name, _inference_folder(cfg, name))
+        if cfg.MODEL.META_ARCHITECTURE == "VideoMaskFormer" and not _is_of_videos(cfg, name):
+            raise UserError(
+                f"MODEL.META_ARCHITECTURE is VideoMaskFormer, which takes videos, and the data set {name!r} of "
+                "DATASETS.TEST has images. Name one of videos, or set MODEL.META_ARCHITECTURE MaskFormer and "
+                "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME MultiScaleMaskedTransformerDecoder."
+            )
 
 
 def _check_synchronized_norms(model: nn.Module, device: str) -> None:

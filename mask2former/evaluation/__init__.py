@@ -4,6 +4,7 @@ from mask2former.evaluation.build import EVALUATORS, build_evaluators
 from mask2former.evaluation.cityscapes import CityscapesInstanceEvaluator, CityscapesSemSegEvaluator
 from mask2former.evaluation.coco_ap import average_precision
 from mask2former.evaluation.evaluator import DatasetEvaluator, DatasetEvaluators
+from mask2former.evaluation.frame_by_frame import FrameByFrame
 from mask2former.evaluation.instance import InstanceEvaluator
 from mask2former.evaluation.loop import inference_on_dataset
 from mask2former.evaluation.panoptic import PanopticEvaluator
@@ -20,6 +21,7 @@ __all__ = [
     "CityscapesSemSegEvaluator",
     "DatasetEvaluator",
     "DatasetEvaluators",
+    "FrameByFrame",
     "InstanceEvaluator",
     "PanopticEvaluator",
     "PanopticQuality",

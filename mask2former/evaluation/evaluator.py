@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 class DatasetEvaluator:
@@ -22,6 +23,17 @@ class DatasetEvaluator:
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Metrics by task, as ``{"sem_seg": {"mIoU": 71.2, ...}}``. Every rank calls it: the shares meet here."""
         raise NotImplementedError
+
+    def keep(self) -> list[Path]:
+        """Called instead of `evaluate` when the pass ended early: write the predictions that are in memory.
+
+        Every rank calls it: the shares meet here, too. Figures of a part are not those of the data set, so there are
+        none.
+
+        Returns:
+            on the main rank the files; none where an evaluator holds no predictions, or has no folder for them.
+        """
+        return []
 
 
 class DatasetEvaluators(DatasetEvaluator):
@@ -46,3 +58,7 @@ class DatasetEvaluators(DatasetEvaluator):
                 raise ValueError(f"Two evaluators of one data set both report {sorted(twice)}.")
             merged.update(results)
         return merged
+
+    def keep(self) -> list[Path]:
+        ours = (evaluator for evaluator in self.evaluators if isinstance(evaluator, DatasetEvaluator))
+        return [path for evaluator in ours for path in evaluator.keep()]  # users' may come from detectron2

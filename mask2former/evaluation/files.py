@@ -20,3 +20,10 @@ def write_json(value: Any, path: str | Path) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_text(json.dumps(value))
     os.replace(beside, path)
+
+
+def write_unfinished(value: Any, path: Path) -> list[Path]:
+    """As `write_json`, of a pass that ended early: beside `path`, as `<name>_unfinished.json`, which is returned."""
+    path = path.with_name(f"{path.stem}_unfinished{path.suffix}")
+    write_json(value, path)
+    return [path]

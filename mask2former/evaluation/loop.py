@@ -17,6 +17,7 @@ from tqdm import tqdm
 from mask2former.data.datasets.video_records import is_video
 from mask2former.evaluation.evaluator import DatasetEvaluator, DatasetEvaluators
 from mask2former.utils import comm
+from mask2former.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,9 @@ def inference_on_dataset(
     """Run `model` over `loader` in evaluation mode, without gradients, and return the merged metrics by task.
 
     Every rank calls it with its share of the data, which may be empty. Afterwards each module is back in the mode,
-    training or evaluation, that it was in.
+    training or evaluation, that it was in. An error, such as that of a frame that cannot be read, ends the pass of its
+    rank and is raised on all ranks when they are through; what was predicted until then is written, see
+    :meth:`DatasetEvaluator.keep`.
 
     Args:
         model: list[dict] -> list[dict]; one wrapped in DistributedDataParallel is unwrapped.
@@ -51,18 +54,34 @@ def inference_on_dataset(
     if isinstance(model, DistributedDataParallel):
         model = model.module  # the wrapper may broadcast buffers in forward, and shares differ in length
     evaluator.reset()
-    clock = _Clock()
-    with evaluating(model), torch.inference_mode():
-        for inputs in clock.timed(_with_progress(loader)):
-            outputs = model(inputs)
-            clock.lap("model")
-            evaluator.process(inputs, outputs)
-            if visualizer is not None:
-                for sample, output in zip(inputs, outputs, strict=True):
-                    visualizer.add(sample, output)
-            clock.lap("metrics")
+    clock, failure = _Clock(), None
+    try:
+        with evaluating(model), torch.inference_mode():
+            for inputs in clock.timed(_with_progress(loader)):
+                outputs = model(inputs)
+                clock.lap("model")
+                evaluator.process(inputs, outputs)
+                if visualizer is not None:
+                    for sample, output in zip(inputs, outputs, strict=True):
+                        visualizer.add(sample, output)
+                clock.lap("metrics")
+    except Exception as error:  # whatever it is, what was done before is good
+        failure = error
+        logger.error("the evaluation ends early: %s", error)
+    _raise_after_keeping(failure, evaluator)
     logger.info(clock.summary())
     return evaluator.evaluate()
+
+
+def _raise_after_keeping(failure: Exception | None, evaluator: DatasetEvaluator) -> None:
+    """Raise what ended the pass on any rank, when the others have come to the end of their shares, too."""
+    messages = comm.all_gather(None if failure is None else str(failure))
+    failures = [message for message in messages if message is not None]
+    if not failures:
+        return
+    for path in evaluator.keep():
+        logger.warning("the predictions that were made before are in %s", path)
+    raise failure or UserError(failures[0])
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import torch
 
 from mask2former.data.catalog import MetadataCatalog
 from mask2former.evaluation.evaluator import DatasetEvaluator
-from mask2former.evaluation.files import write_json
+from mask2former.evaluation.files import write_json, write_unfinished
 from mask2former.evaluation.labels import labels_for
 from mask2former.evaluation.objects import id_order
 from mask2former.structures.labels import LabelSet
@@ -81,6 +81,13 @@ class ObjectEvaluator(DatasetEvaluator):
         results = self._evaluate(shares) if comm.is_main_process() else None
         return comm.all_gather(results)[0]
 
+    def keep(self) -> list[Path]:
+        shares = comm.gather(self._predictions)
+        if not comm.is_main_process() or self.predictions_path is None:
+            return []
+        found = self._ordered([item for share in shares for item in share])
+        return write_unfinished(self._server_format(found), self.predictions_path)
+
     def _encode(self, sample: dict, output: dict) -> Any:
         """The predictions for an input, as an item."""
         raise NotImplementedError
@@ -104,18 +111,28 @@ class ObjectEvaluator(DatasetEvaluator):
     def _evaluate(self, shares: list[tuple[list[Any], list[Any]]]) -> dict[str, dict[str, float]]:
         """On the main rank, which alone has the shares."""
         predictions = self._ordered([item for share, _ in shares for item in share])
-        if self.save_predictions:  # before the ground truth is read, which may turn out not to fit
-            write_json(self._server_format(predictions), self.predictions_path)
-        truth = self._all_truth(predictions, self._ordered([item for _, share in shares for item in share]))
-        if truth:
-            return self._measure(predictions, truth)
-        if self.predictions_path and not self.save_predictions:
-            write_json(self._server_format(predictions), self.predictions_path)
+        if self.save_predictions:
+            self._save(predictions)
+        results, problem = {}, None
+        try:
+            truth = self._all_truth(predictions, self._ordered([item for _, share in shares for item in share]))
+            results = self._measure(predictions, truth) if truth else {}
+        except UserError as error:  # the ground truth does not fit; the predictions are worth their time all the same
+            problem = error
+        if results:
+            return results
+        if not self.save_predictions:
+            self._save(predictions)
         where = f"are in {self.predictions_path}" if self.predictions_path else "were not saved"
-        logger.warning(
-            "No ground truth object in %d %s: no AP. The predictions %s.", len(predictions), self.noun, where
-        )
+        what = "The ground truth does not fit" if problem else "No ground truth object"
+        logger.warning("%s: no AP of %d %s. The predictions %s.", what, len(predictions), self.noun, where)
+        if problem:
+            raise problem
         return {}
+
+    def _save(self, predictions: list[Any]) -> None:
+        if self.predictions_path is not None:
+            write_json(self._server_format(predictions), self.predictions_path)
 
     def _ordered(self, items: Sequence[Any]) -> list[Any]:
         """By ascending id; of an input that came twice, the first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from mask2former.data.reading import read_panoptic
 from mask2former.evaluation.background import Background
 from mask2former.evaluation.evaluator import DatasetEvaluator
-from mask2former.evaluation.files import write_json
+from mask2former.evaluation.files import write_json, write_unfinished
 from mask2former.evaluation.labels import labels_for
 from mask2former.evaluation.panoptic_files import write_panoptic
 from mask2former.evaluation.pq import PanopticQuality, pq_stats
@@ -87,6 +88,15 @@ class PanopticEvaluator(DatasetEvaluator):
         for quality, _ in shares:
             whole.merge(quality)
         return {"panoptic_seg": whole.results(self.labels)}
+
+    def keep(self) -> list[Path]:
+        with contextlib.suppress(UserError):  # of an image that was in work when another one ended the pass
+            self._work.finish()
+        shares = comm.gather(self._predictions)
+        if not comm.is_main_process() or self.output_dir is None:
+            return []
+        entries = [entry for share in shares for entry in share]
+        return write_unfinished({"annotations": entries}, self.output_dir / PREDICTIONS_FILE)
 
     def _prediction(self, sample: dict, output: dict) -> tuple[np.ndarray, list[dict]]:
         if output.get("panoptic_seg") is None:

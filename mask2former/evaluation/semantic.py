@@ -10,7 +10,7 @@ import torch
 
 from mask2former.evaluation.confusion import count_pixels, semantic_metrics
 from mask2former.evaluation.evaluator import DatasetEvaluator
-from mask2former.evaluation.files import write_json
+from mask2former.evaluation.files import write_json, write_unfinished
 from mask2former.evaluation.labels import labels_for
 from mask2former.evaluation.truth import semantic_truth
 from mask2former.structures.labels import LabelSet
@@ -74,6 +74,12 @@ class SemSegEvaluator(DatasetEvaluator):
             if comm.is_main_process():
                 write_json([entry for share in shares for entry in share], self.predictions_path)
         return {"sem_seg": semantic_metrics(self.confusion, self.labels.names)}
+
+    def keep(self) -> list[Path]:
+        shares = comm.gather(self._predictions)
+        if not comm.is_main_process() or self.predictions_path is None:
+            return []
+        return write_unfinished([entry for share in shares for entry in share], self.predictions_path)
 
     def _predicted_classes(self, sample: dict, output: dict) -> np.ndarray:
         scores = output.get("sem_seg")

@@ -65,7 +65,8 @@ class VideoInstanceEvaluator(ObjectEvaluator):
         if "pred_masks" not in output:
             raise UserError(
                 f"The model gives no tracks (it gives {sorted(output)}), which the evaluation of videos needs. Set "
-                "MODEL.META_ARCHITECTURE to VideoMaskFormer, or name a data set of images in DATASETS.TEST."
+                "MODEL.META_ARCHITECTURE to VideoMaskFormer, wrap a model of images into "
+                "mask2former.evaluation.FrameByFrame, or name a data set of images in DATASETS.TEST."
             )
         name, size, length = sample["file_names"][0], tuple(output["image_size"]), len(sample["file_names"])
         classes = as_array(output["pred_labels"], torch.int64)

@@ -60,17 +60,19 @@ class VideoFileSink:
         self._mux(frame)
 
     def close(self) -> None:
-        """Finish the file; without a frame there is none."""
-        if self._stream is None:
-            self._container.close()
-            self._unfinished.unlink(missing_ok=True)
-            return
-        self._mux(None)
+        """Finish the file; without a frame, or where it cannot be finished, there is none."""
         try:
-            self._container.close()
-            os.replace(self._unfinished, self.path)
+            try:
+                if self._stream is not None:
+                    self._mux(None)
+            finally:
+                self._container.close()
+            if self._stream is not None:
+                os.replace(self._unfinished, self.path)
         except (self._av.FFmpegError, OSError) as error:
             raise not_writable(self.path, error) from error
+        finally:
+            self._unfinished.unlink(missing_ok=True)
 
     def _start(self, height: int, width: int):
         stream = self._container.add_stream("libx264", rate=self._rate, options=_QUALITY)

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from mask2former.data.datasets.video_records import frame_record, is_video
 from mask2former.data.reading import read_image
 from mask2former.structures.labels import LabelSet
 from mask2former.utils import comm
 from mask2former.visualization.captions import font_of
-from mask2former.visualization.drawable import KINDS, result_of
+from mask2former.visualization.drawable import KINDS, kind_of, result_of, tracks_in_frame
 from mask2former.visualization.thumbnails import Thumbnail, thumbnail
 from mask2former.visualization.truth import ground_truth, truth_fields
 
@@ -28,12 +29,14 @@ _UNKNOWN = "no ground truth"
 
 @dataclass(frozen=True)
 class _Row:
-    """One image of the page: its ground truth as the record tells it, and the `kind` of result that is shown."""
+    """One image of the page: its ground truth as the record tells it, the `kind` of result that is shown, and how many
+    of the last parts of its name: frames of different videos have one name."""
 
     file_name: str
     truth: dict
     kind: str
     predicted: Thumbnail
+    name_parts: int
 
 
 class ContactSheet:
@@ -41,7 +44,7 @@ class ContactSheet:
 
     Given to :func:`mask2former.evaluation.inference_on_dataset`, it is shown every image and keeps only few of them,
     spread evenly over the data set whatever its length, in little memory. Of several results of a model the panoptic
-    one is shown, else the instances, else the semantic one.
+    one is shown, else the instances, else the semantic one; of a video its middle frame.
     """
 
     def __init__(self, labels: LabelSet, path: str | Path, count: int, threshold: float = 0.5):
@@ -61,23 +64,26 @@ class ContactSheet:
         self._stride = 1
 
     def add(self, sample: dict, output: dict) -> None:
-        """Show it one image.
+        """Show it one image or video.
 
         Args:
             sample: with `file_name` and whatever ground truth :func:`mask2former.visualization.truth.ground_truth`
-                finds in a record.
+                finds in a record; or the record of a video.
             output: the model's results at the image's original size; without any nothing is kept.
         """
         due = self._seen % self._stride == 0
         self._seen += 1
         if not due or not self.count:
             return
-        for kind in KINDS:
-            result = result_of(output, kind, self.threshold)
-            if result is not None:
-                predicted = thumbnail(result, self.labels, _CELL)
-                self._rows.append(_Row(sample["file_name"], truth_fields(sample), kind, predicted))
-                break
+        if is_video(sample):
+            middle, parts = len(sample["file_names"]) // 2, 2
+            sample, result = frame_record(sample, middle), tracks_in_frame(output, middle, self.threshold)
+        else:
+            results, parts = (result_of(output, kind, self.threshold) for kind in KINDS), 1
+            result = next((result for result in results if result is not None), None)
+        if result is not None:
+            predicted = thumbnail(result, self.labels, _CELL)
+            self._rows.append(_Row(sample["file_name"], truth_fields(sample), kind_of(result), predicted, parts))
         if len(self._rows) > 2 * self.count:  # twice too many: keep every other one, and every other from now on
             self._rows = self._rows[::2]
             self._stride *= 2
@@ -116,7 +122,8 @@ class ContactSheet:
         for row, pictures, height in zip(rows, drawn, heights, strict=True):
             for column, picture in enumerate(pictures):
                 page.paste(Image.fromarray(picture), (_GAP + column * (width + _GAP), top))
-            pen.text((_GAP, top + height + 2), Path(row.file_name).name, font=font_of(_FONT - 2), fill=_INK)
+            name = str(Path(*Path(row.file_name).parts[-row.name_parts :]))
+            pen.text((_GAP, top + height + 2), name, font=font_of(_FONT - 2), fill=_INK)
             top += height + _LINE + _GAP
         page.paste(legend, (4 * _GAP + 3 * width, 0))
         return page

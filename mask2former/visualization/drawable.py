@@ -106,5 +106,23 @@ def objects_of(instances: Instances, threshold: float = 0.0) -> Objects:
     return Objects(kept.image_size, masks, kept.pred_classes.tolist(), kept.scores.tolist())
 
 
+def tracks_in_frame(output: dict, t: int, threshold: float = 0.5) -> Objects | None:
+    """The tracks of a video model's result that are in frame `t`; None where the output has no tracks.
+
+    Args:
+        output: with `image_size` (H, W), `pred_scores` [N], `pred_labels` [N] and `pred_masks`, N tracks of T masks
+            [H,W].
+        t: number of the frame, from 0.
+        threshold: smallest score of a track that is taken.
+    """
+    if "pred_masks" not in output:
+        return None
+    masks = [to_numpy(track[t]) for track in output["pred_masks"]]
+    scores, labels = (torch.as_tensor(output[key]).tolist() for key in ("pred_scores", "pred_labels"))
+    kept = [i for i, mask in enumerate(masks) if scores[i] >= threshold and mask.any()]
+    rles, classes, scores = [rle_encode(masks[i]) for i in kept], [labels[i] for i in kept], [scores[i] for i in kept]
+    return Objects(tuple(output["image_size"]), rles, classes, scores)
+
+
 def to_numpy(values: np.ndarray | torch.Tensor) -> np.ndarray:
     return values.detach().cpu().numpy() if torch.is_tensor(values) else np.asarray(values)

@@ -174,3 +174,35 @@ def test_models_can_be_built_from_its_registry(stub_detectron2, tmp_path):
     model = module.build_model(cfg)
     assert model.sem_seg_head.predictor.query_feat.weight.shape == (7, 32)
     assert list(model.thing_ids) == [0]  # of detectron2's catalog
+
+
+def test_the_published_package_for_video_has_its_names(tmp_path):
+    from mask2former.data import MAPPERS, load_ytvis_json, register_ytvis_instances
+    from mask2former.evaluation import VideoInstanceEvaluator
+
+    module = loaded(
+        tmp_path,
+        "from detectron2.config import get_cfg\n"
+        "from mask2former_video import YTVISDatasetMapper, YTVISEvaluator, add_maskformer2_video_config\n"
+        "from mask2former_video import build_detection_train_loader, build_detection_test_loader, VideoMaskFormer\n"
+        "from mask2former_video.data_video.dataset_mapper import CocoClipDatasetMapper\n"
+        "from mask2former_video.data_video.datasets.ytvis import load_ytvis_json, register_ytvis_instances\n"
+        "cfg = get_cfg(); add_maskformer2_video_config(cfg)\n"
+        "assert cfg == get_cfg()\n",
+    )
+    assert module.YTVISEvaluator is VideoInstanceEvaluator and "ytvis" in MAPPERS
+    assert module.load_ytvis_json is load_ytvis_json and module.register_ytvis_instances is register_ytvis_instances
+    message = error_of(tmp_path, "from mask2former_video import YTVISMapper")
+    assert "mask2former_video is not installed" in message and "Did you mean 'YTVISDatasetMapper'?" in message
+
+
+def test_a_users_own_package_for_video_goes_first(tmp_path, monkeypatch):
+    (tmp_path / "mask2former_video").mkdir()
+    (tmp_path / "mask2former_video" / "__init__.py").write_text("mine = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mask2former_video"]:
+        monkeypatch.delitem(sys.modules, name)
+    try:
+        assert loaded(tmp_path, "import detectron2.data\nfrom mask2former_video import mine\n").mine == 1
+    finally:
+        sys.modules.pop("mask2former_video", None)

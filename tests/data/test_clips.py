@@ -243,15 +243,17 @@ def test_image_mappers_refuse_videos(video_cfg, drawn_videos):
 
 def test_videos_without_objects_may_be_left_out(video_cfg, videos_root, edit_json):
     edit_json(videos_root / "train.json", lambda content: content["annotations"].clear())
-    with pytest.raises(UserError, match="FILTER_EMPTY_ANNOTATIONS False"):
+    with pytest.raises(UserError, match="None of the 3 videos of .*FILTER_EMPTY_ANNOTATIONS False"):
         build_train_loader(video_cfg(videos_root))
     batches = build_train_loader(video_cfg(videos_root, "DATALOADER.FILTER_EMPTY_ANNOTATIONS", False))
     assert {len(instances) for sample in next(batches) for instances in sample["instances"]} == {0}
 
 
-def test_repeated_videos(video_cfg, drawn_videos):
+def test_repeated_videos(video_cfg, drawn_videos, caplog):
+    caplog.set_level("INFO")
     opts = ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler", "DATALOADER.REPEAT_THRESHOLD", 1.0)
     assert len(next(build_train_loader(video_cfg(drawn_videos, *opts)))) == 2
+    assert "of 3 training videos are repeated" in caplog.text
 
 
 def test_coco_images_train_a_video_model(drawn_videos, shapes_root, video_cfg):
@@ -283,14 +285,15 @@ def test_frames_are_read_when_they_are_asked_for(tmp_path):
     for name in names[:20]:
         Image.new("RGB", (6, 4)).save(name)
     Image.new("RGB", (6, 5)).save(names[3])
-    frames = VideoFrames(names, (4, 6), lambda pixels: torch.from_numpy(pixels))
+    record = {"video_id": 7, "file_names": names, "height": 4, "width": 6}
+    frames = VideoFrames(record, lambda pixels: torch.from_numpy(pixels))
     assert len(frames) == 30 and frames[0].shape == (4, 6, 3)
     seen = []
-    with pytest.raises(UserError, match="3.png is 5x6 pixels"):
+    with pytest.raises(UserError, match="Video 7: .*3.png is 5x6 pixels .* resize the frame"):
         for frame in frames:
             seen.append(frame)
     assert len(seen) == 3
-    with pytest.raises(UserError, match="25.png does not exist"):
+    with pytest.raises(UserError, match="Video 7: .*25.png does not exist"):
         frames[25]
 
 

@@ -202,7 +202,7 @@ def test_a_set_without_annotations_gets_its_file_alone(drawn, tmp_path, caplog):
     path.write_text(json.dumps({key: drawn.coco[key] for key in ("images", "categories")}))
     evaluator = InstanceEvaluator(drawn.labels, tmp_path, json_file=path)
     assert evaluate(evaluator, drawn.records, drawn.outputs) == {}
-    assert "No ground truth object in 9 images" in caplog.text
+    assert "No ground truth object: no AP of 9 images" in caplog.text
     assert saved(tmp_path)
 
 

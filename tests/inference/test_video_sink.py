@@ -1,5 +1,7 @@
 """Written videos: what a browser asks for, sizes, times, and files that cannot be written."""
 
+import resource
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -57,6 +59,24 @@ def test_uneven_times_stay(tmp_path):
 
 def test_nothing_written_leaves_no_file(tmp_path):
     VideoFileSink(tmp_path / "out.mp4", 25).close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("length", [20, 90])
+def test_a_full_disk_leaves_no_file(tmp_path, length):
+    """Of few frames the encoder holds all until the end; of many some are refused before."""
+    noise = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+    sink, former = VideoFileSink(tmp_path / "out.mp4", 10), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, former[1]))
+    try:
+        with pytest.raises(UserError, match=r"out.mp4 cannot be written \(File too large\)"):
+            try:
+                for t in range(length):
+                    sink.write(np.roll(noise, t * 999), t / 10, "")
+            finally:
+                sink.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
     assert list(tmp_path.iterdir()) == []
 
 

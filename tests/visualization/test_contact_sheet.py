@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mask2former.structures import Instances, LabelSet, rle_encode
+from mask2former.structures import Instances, LabelSet, TrackMasks, rle_encode
 from mask2former.utils import comm
 from mask2former.visualization import ContactSheet
 from mask2former.visualization.thumbnails import shrink
@@ -93,6 +93,25 @@ def test_an_image_without_objects_is_a_row(files, tmp_path):
     sheet.add({**files, "annotations": [], "height": 60, "width": 80}, {"instances": none})
     _, truth, prediction = middle_row(sheet.save())
     assert not is_red(truth).any() and not is_red(prediction).any()
+
+
+def test_of_a_video_the_middle_frame_is_shown(files, tmp_path):
+    """Its left half is red in truth and prediction; faint tracks, and those of other frames, are not shown."""
+    left, right = np.zeros((2, 60, 80), bool)
+    left[:, :40], right[:, 40:] = True, True
+    objects = [{"id": 1, "category_id": 1, "iscrowd": 0, "segmentation": rle_encode(mask)} for mask in (right, left)]
+    empty = np.zeros_like(left)
+    tracks = [torch.from_numpy(np.stack(track)) for track in ((empty, left, empty), (right, empty, right))]
+    encoded = TrackMasks({1: rle_encode(right)}, 3, (60, 80))  # as windows give them; faint
+    names = ["absent.png", files["file_name"], "absent.png"]
+    record = {"video_id": 3, "file_names": names, "annotations": [objects[:1], objects[1:], objects[:1]]}
+    output = {"image_size": (60, 80), "pred_scores": [0.9, 0.8, 0.1], "pred_labels": [1, 1, 1]}
+    sheet = ContactSheet(LABELS, tmp_path / "sheet.png", 1)
+    sheet.add({**record, "height": 60, "width": 80}, {**output, "pred_masks": [*tracks, encoded]})
+    _, truth, prediction = middle_row(sheet.save())
+    for pixels in (truth, prediction):
+        assert is_red(pixels[:175]).mean() > 0.9
+        assert not is_red(pixels[185:355]).any()
 
 
 def test_rows_are_spread_over_the_data(files, tmp_path, monkeypatch):

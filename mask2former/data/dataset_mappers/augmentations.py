@@ -125,7 +125,7 @@ class Augmentation(v2.Transform):
         return self.forward(*inputs)  # not Module.__call__: subclasses need not call __init__
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        image = next(as_array(i) for i in flat_inputs if isinstance(i, tv_tensors.Image))
+        image = next(as_array(_frames(i)[0]) for i in flat_inputs if isinstance(i, tv_tensors.Image))
         sem_seg = next((as_array(i) for i in flat_inputs if isinstance(i, tv_tensors.Mask) and i.ndim == 2), None)
         return {"drawn": _draw(self.get_transform, image, sem_seg)}
 
@@ -281,10 +281,16 @@ def as_map(mask: tv_tensors.Mask) -> np.ndarray:
     return np.ascontiguousarray(array.transpose(1, 2, 0)) if array.ndim == 3 else array
 
 
+def _frames(image: tv_tensors.Image) -> list[tv_tensors.Image]:
+    """The pictures [3,H,W] of a clip [T,3,H,W], or the one there is."""
+    return [tv_tensors.Image(frame) for frame in image] if image.ndim == 4 else [image]
+
+
 def _moved(inpt: Any, drawn: Transform) -> Any:
     """A tv_tensor moved by the methods of a `Transform`."""
     if isinstance(inpt, tv_tensors.Image):
-        return as_image(drawn.apply_image(as_array(inpt)))
+        frames = [as_image(drawn.apply_image(as_array(frame))) for frame in _frames(inpt)]
+        return tv_tensors.Image(torch.stack(frames)) if inpt.ndim == 4 else frames[0]
     if isinstance(inpt, tv_tensors.Mask):
         array = as_array(inpt)
         layers = [drawn.apply_segmentation(layer) for layer in array.reshape(-1, *array.shape[-2:])]

@@ -34,6 +34,9 @@ def published_arguments(cfg, name: str, labels: LabelSet | None) -> dict[str, An
         "image_format": cfg.INPUT.FORMAT,
         "ignore_label": labels.ignore_label,
         "size_divisibility": cfg.INPUT.SIZE_DIVISIBILITY,
+        "sampling_frame_num": cfg.INPUT.SAMPLING_FRAME_NUM,
+        "sampling_frame_range": cfg.INPUT.SAMPLING_FRAME_RANGE,
+        "sampling_frame_shuffle": cfg.INPUT.SAMPLING_FRAME_SHUFFLE,
     }
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 
 from mask2former.data.catalog import DatasetCatalog, MetadataCatalog, labels_of
 from mask2former.data.datasets.builtin import register_builtin
 from mask2former.data.datasets.checks import check_class_count, check_ignore_label, check_pixels
 from mask2former.data.datasets.custom import is_declared, register_custom, register_unused
+from mask2former.data.datasets.joint import with_classes_of_videos
 from mask2former.data.datasets.records import complete_records
+from mask2former.data.datasets.video_records import is_video
 from mask2former.structures import LabelSet
 from mask2former.utils.errors import UserError
 
@@ -56,20 +59,22 @@ def _labels(name: str) -> LabelSet:
 _checked: dict[str, tuple] = {}
 
 
-def checked_records(cfg, name: str, masks_needed: bool) -> list[dict]:
+def checked_records(cfg, name: str, masks_needed: bool, own_classes: bool = False) -> list[dict]:
     """The records of data set `name`, complete, after every check that needs no training.
 
     Args:
         cfg: the recipe.
         name: of the data set.
         masks_needed: whether records must have the ground truth that the data set's `evaluator_type` asks for.
+        own_classes: whether its classes may be others than the model's.
 
     Raises:
         UserError: anything that the reader of the data set, datasets/records.py and datasets/checks.py find.
     """
     source, labels, head = DatasetCatalog.source(name), _labels(name), cfg.MODEL.SEM_SEG_HEAD
     known = _checked.get(name)
-    check_class_count(name, labels, head.NUM_CLASSES)
+    if not own_classes:
+        check_class_count(name, labels, head.NUM_CLASSES)
     if not known or known[0] is not source or known[1] != labels or known[2] < masks_needed:
         check_ignore_label(name, labels, head.IGNORE_VALUE)
         metadata = MetadataCatalog.get(name)
@@ -104,20 +109,34 @@ def check_datasets(cfg, training: bool = True) -> None:
 
 
 def train_records(cfg) -> tuple[list[dict], LabelSet]:
-    """All training records and the labels that their data sets share."""
+    """All training records and the labels of the first data set, which those of the others are.
+
+    Images that are trained on beside videos may have other classes: see `with_classes_of_videos`.
+    """
     names = cfg.DATASETS.TRAIN
     if not names:
         raise UserError("DATASETS.TRAIN is empty; name at least one data set, as in DATASETS.TRAIN '[shapes_train]'.")
-    known = [record for name in names for record in checked_records(cfg, name, masks_needed=True)]
-    first = _labels(names[0])
+    known, first = [*checked_records(cfg, names[0], masks_needed=True)], _labels(names[0])
     for name in names[1:]:
         labels = _labels(name)
         difference = first.difference(labels)
+        records = checked_records(cfg, name, masks_needed=True, own_classes=bool(difference))
+        if difference and is_video(known[0]) and not is_video(records[0]):
+            known += with_classes_of_videos(name, records, labels, names[0], first)
+            continue
         if not difference and labels.ignore_label != first.ignore_label:
             difference = f"ignore value {first.ignore_label} against {labels.ignore_label}"
         if difference:
             raise UserError(
                 f"The data sets {names[0]!r} and {name!r} of DATASETS.TRAIN have different labels: {difference}. "
                 "Train on sets of the same classes and ignore value, or take one of them out."
+                + _joint_remedy(known[0], records[0])
             )
+        known += records
     return known, first
+
+
+def _joint_remedy(first: Mapping, other: Mapping) -> str:
+    if is_video(first) or not is_video(other):
+        return ""
+    return " Images beside videos may have other classes where the videos come first."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -120,8 +120,7 @@ def check_pixels(records: Sequence[dict], labels: LabelSet) -> None:
     spread = [frame_record(record, t) if is_video(record) else record for record, t in chosen]
 
     def check(record: dict) -> int:
-        size = read_image(record["file_name"]).shape[:2]
-        check_image_size(record, size)
+        size = read_checked_image(record).shape[:2]
         if "sem_seg_file_name" in record:
             path = record["sem_seg_file_name"]
             check_mask(read_mask(path), size, labels.num_classes, labels.ignore_label, path)
@@ -136,14 +135,36 @@ def check_pixels(records: Sequence[dict], labels: LabelSet) -> None:
         logger.warning("%d listed segments have no pixel in their panoptic map, the first in %s", sum(hidden), example)
 
 
-def check_image_size(record: dict, size: tuple[int, int]) -> None:
+def read_checked_image(record: Mapping) -> np.ndarray:
+    """The image of a record, uint8 RGB [H,W,3].
+
+    Raises:
+        UserError: the file is missing or broken, or of another size than the record says where it says one. Of a frame
+            the message names the video, too.
+    """
+    try:
+        pixels = read_image(record["file_name"])
+        size = pixels.shape[:2]
+        check_image_size({"height": size[0], "width": size[1], **record}, size)
+    except UserError as error:
+        if "video_id" not in record:
+            raise
+        raise UserError(f"Video {record['video_id']!r}: {error}") from error
+    return pixels
+
+
+def check_image_size(record: Mapping, size: tuple[int, int]) -> None:
     """Raise UserError unless the image of `record` has the height and width that the record says."""
     stated = (record["height"], record["width"])
-    if stated != tuple(size):
-        raise UserError(
-            f"Image {record['file_name']} is {size[0]}x{size[1]} pixels (height x width, upright), but its record says "
-            f"{stated[0]}x{stated[1]}. Correct the record, or leave height and width out."
-        )
+    if stated == tuple(size):
+        return
+    remedy = "Correct the record, or leave height and width out."
+    if "video_id" in record:
+        remedy = "All frames of a video have one size, which is the record's or that of the first: resize the frame."
+    raise UserError(
+        f"Image {record['file_name']} is {size[0]}x{size[1]} pixels (height x width, upright), but its record says "
+        f"{stated[0]}x{stated[1]}. {remedy}"
+    )
 
 
 def in_threads(func: Callable, items: Sequence) -> list:

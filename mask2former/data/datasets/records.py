@@ -45,7 +45,10 @@ def complete_records(
             length, or an annotation is broken.
     """
     if not records:
-        raise UserError(f"Data set {name!r} has no records. Put images in its folder or correct its registration.")
+        raise UserError(
+            f"Data set {name!r} has no records. Put images in its folder, list images or videos in its JSON file, or "
+            "correct its registration."
+        )
     truth = _TRUTH.get(evaluator_type, _ANY_TRUTH) if truth_needed else ()
     for i, record in enumerate(records):
         has_files = "file_name" in record or is_video(record)

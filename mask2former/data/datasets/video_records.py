@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mask2former.utils.errors import UserError
 
@@ -12,6 +12,12 @@ from mask2former.utils.errors import UserError
 def is_video(record: Mapping) -> bool:
     """Whether a record is of a video, not of an image."""
     return "file_names" in record
+
+
+def noun_of(records: Sequence[Mapping]) -> str:
+    """What messages call them: "images", "videos" or "images and videos"."""
+    kinds = {is_video(record) for record in records}
+    return " and ".join(noun for of_videos, noun in ((False, "images"), (True, "videos")) if of_videos in kinds)
 
 
 def frame_record(record: Mapping, t: int) -> dict:
