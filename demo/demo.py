@@ -45,13 +45,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Draw what the command line asks for; returns 1 if some images or frames could not be read."""
     if args.video_input:
-        return run_video(args, lambda: VideoPredictor(config_of(args), min_score=args.confidence_threshold))
+        return run_video(args, lambda: video_predictor(args))
     images = find_images(args.input)
     targets = plan_outputs(images, Path(args.output))
     predictor = Predictor(config_of(args))
     unreadable = draw_all(predictor, images, targets, args.confidence_threshold)
     print(f"{len(images) - unreadable} of {len(images)} images drawn to {args.output}.")
     return 1 if unreadable else 0
+
+
+def video_predictor(args: argparse.Namespace) -> VideoPredictor:
+    """The predictor of `--video-input`, which keeps masks for `--save-tracks` alone."""
+    return VideoPredictor(
+        config_of(args), min_score=args.confidence_threshold, keep_tracks=args.save_tracks is not None
+    )
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -16,6 +16,7 @@ from mask2former.structures import TrackedObject, rle_encode
 # N objects of a frame, K classes, H W frame size
 
 _LINKED_EDGE = 256  # pixels of a frame's longer side at which masks are compared
+_AT_ONCE = 16  # masks that are made small at a time
 
 
 class FrameLinker:
@@ -70,5 +71,7 @@ class FrameLinker:
 def _small(masks: Tensor) -> Tensor:
     """[N,H,W] -> [N,1,h,w]; a pixel is inside where one of those that it stands for is, so that nothing vanishes."""
     step = -(-max(masks.shape[-2:]) // _LINKED_EDGE)
-    pooled = F.max_pool2d(masks[:, None].float(), step, ceil_mode=True) if len(masks) else masks[:, None]
-    return pooled > 0
+    if not len(masks):
+        return masks[:, None]
+    parts = [F.max_pool2d(part[:, None].float(), step, ceil_mode=True) > 0 for part in masks.split(_AT_ONCE)]
+    return torch.cat(parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mask2former.inference.video_sink import make_folder, not_writable
@@ -30,28 +30,38 @@ def write_tracks(path: Path, tracks: Sequence[Track], labels: LabelSet, length: 
     Raises:
         UserError: the file cannot be written.
     """
-    entries = []
-    for track in tracks:
-        rles = track.masks.rles()[:length]
-        if any(rle is not None for rle in rles):
-            entries.append(_entry(track, rles, labels))
+    seen = [track for track in tracks if any(track.masks.rle(t) for t in range(length))]
     make_folder(path.parent)
     beside = path.with_name(f".{path.name}.{os.getpid()}")  # renamed when whole
     try:
-        beside.write_text(json.dumps(entries))
+        with beside.open("w") as file:
+            for part in _parts(seen, labels, length):
+                file.write(part)
         os.replace(beside, path)
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise not_writable(path, error) from error
-    return len(entries)
+    return len(seen)
 
 
-def _entry(track: Track, rles: list[dict | None], labels: LabelSet) -> dict:
+def _parts(tracks: Sequence[Track], labels: LabelSet, length: int) -> Iterator[str]:
+    """The file's text, mask by mask: those of a long video are never in memory together."""
+    yield "["
+    for number, track in enumerate(tracks):
+        described = json.dumps(_described(track, labels))
+        yield f'{", " if number else ""}{described[:-1]}, "segmentations": ['
+        for t in range(length):
+            yield f"{', ' if t else ''}{json.dumps(track.masks.rle(t))}"
+        yield "]}"
+    yield "]"
+
+
+def _described(track: Track, labels: LabelSet) -> dict:
+    """The entry of a track, but its masks."""
     return {
         "video_id": 1,
         "id": track.id,
         "score": round(track.score, 6),
         "category_id": labels.dataset_ids[track.category] if labels.dataset_ids else track.category,
         "category": labels.names[track.category],
-        "segmentations": rles,
     }

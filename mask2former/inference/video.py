@@ -15,14 +15,14 @@ from torch import Tensor
 from mask2former.config import CfgNode
 from mask2former.inference.image_tracks import FrameLinker
 from mask2former.inference.predictor import Predictor
-from mask2former.modeling.track_book import TrackBook
+from mask2former.modeling.track_book import TrackBook, TrackChoice
 from mask2former.modeling.video import VideoMaskFormer
 from mask2former.structures import Track, TrackedObject
 from mask2former.utils.errors import UserError
 
 # T frames, H W frame size
 
-_TRACKS_OF_IMAGES = 1000  # kept in the summary of an image model's video, which no key limits
+MOST_TRACKS = 10_000  # that `VideoPredictor.tracks` can give: a bound for memory, 200 bytes each
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,12 @@ class VideoPredictor:
     ...     print(frame.index, [(one.id, one.category, one.score, one.mask.sum()) for one in frame.objects])
     >>> predictor.tracks()
 
-    A model of clips runs the whole video at once, or by windows of TEST.WINDOW_SIZE frames; of what is done only run
-    lengths of masks are kept, about 1 KB per object and frame. A model of images (panoptic, instance, semantic) runs
-    each frame; its objects keep their ids.
+    A model of clips runs the whole video at once, or by windows of TEST.WINDOW_SIZE frames, and follows all objects
+    that are good enough, which TEST.DETECTIONS_PER_VIDEO does not limit. A model of images (panoptic, instance,
+    semantic) runs each frame; its objects keep their ids.
+
+    Memory is that of a window, or of a frame. For `tracks` run lengths of all masks go to a temporary file, about 1 KB
+    per object and frame.
 
     images  the `Predictor` inside, with ``cfg``, ``labels`` and ``model``
     """
@@ -54,14 +57,16 @@ class VideoPredictor:
         cfg_or_checkpoint: CfgNode | str | Path,
         device: str | torch.device | None = None,
         min_score: float = 0.5,
+        keep_tracks: bool = True,
     ):
         """
         Args:
             cfg_or_checkpoint: as for `Predictor`, and device.
             min_score: objects and tracks with a lower score are left out.
+            keep_tracks: False: there are no `tracks`, and no file that grows, as for a camera that never ends.
         """
         self.images = Predictor(cfg_or_checkpoint, device)
-        self.min_score = min_score
+        self.min_score, self.keep_tracks = min_score, keep_tracks
         self._book: TrackBook | None = None
 
     def __call__(self, frames: Iterable[np.ndarray]) -> Iterator[FrameResult]:
@@ -70,8 +75,8 @@ class VideoPredictor:
         Results of frames come with their window, so up to TEST.WINDOW_SIZE frames are read ahead.
 
         Raises:
-            UserError: there is no frame, or one is not like the first. What ``frames`` raises passes through, after the
-                results of the frames before.
+            UserError: there is no frame, one is not like the first, or there is no room for the temporary file. What
+                ``frames`` raises passes through, after the results of the frames before.
         """
         pending: deque[np.ndarray] = deque()
         source = _Source(frames, pending, self.images)
@@ -79,7 +84,8 @@ class VideoPredictor:
         first = next(inputs, None)
         if first is None:
             raise source.failure or UserError("The video has no frames: there is nothing to predict.")
-        self._book = TrackBook(pending[0].shape[:2], self._tracks_kept())
+        choice = TrackChoice(MOST_TRACKS, self.min_score, one_class=True)
+        self._book = TrackBook(pending[0].shape[:2], choice, self.keep_tracks)
         for index, objects in enumerate(self._stream(chain([first], inputs))):
             kept = [one for one in objects if one.score >= self.min_score]
             yield FrameResult(index, pending.popleft(), kept)
@@ -87,12 +93,13 @@ class VideoPredictor:
             raise source.failure
 
     def tracks(self) -> list[Track]:
-        """The tracks of the last video, or of what has been read of it, the best first."""
-        return [] if self._book is None else [t for t in self._book.tracks() if t.score >= self.min_score]
+        """The tracks of the last video, or of what has been read of it, the best first; at most `MOST_TRACKS`.
 
-    def _tracks_kept(self) -> int:
-        model = self.images.model
-        return model.tracker.top_k if isinstance(model, VideoMaskFormer) else _TRACKS_OF_IMAGES
+        Each is of its best class, as in the frames, and reads its masks from the temporary file when asked for them.
+        """
+        if not self.keep_tracks:
+            raise ValueError("keep_tracks is False, so there are no tracks: leave it out to have them.")
+        return [] if self._book is None else self._book.tracks()
 
     def _stream(self, inputs: Iterator[dict]) -> Iterator[list[TrackedObject]]:
         model = self.images.model

@@ -6,6 +6,7 @@ Assignment over mask IoU on the frames that two windows share, likeness of class
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,13 +14,14 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-# N objects of a window, M tracks known before, W frames of a window, O shared frames, K classes, C channels
+# N objects of a window, M tracks known before, W frames of a window, O shared frames, K classes, C channels, P pixels
 
 MIN_IOU = 0.1  # an object that both windows see lies in the same place in both
 SURE_IOU = 0.5  # at which an object is the same though its class seems to have changed
 MIN_LIKENESS = 0.5  # of classes elsewhere; of classes and of embeddings, where masks cannot tell
 UNSEEN_PLACE = 0.5  # what stands for the IoU there
 PATIENCE = 30  # frames, about a second, for which an object out of sight is remembered
+_AT_ONCE = 64  # tracks that objects are compared with together: a bound for memory
 
 
 @dataclass
@@ -35,16 +37,36 @@ class WindowObjects:
     probability: Tensor
     embedding: Tensor | None = None
 
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def rows(self, index: slice | list[int]) -> WindowObjects:
+        """Some of the objects."""
+        embedding = None if self.embedding is None else self.embedding[index]
+        return WindowObjects(self.masks[index], self.probability[index], embedding)
+
+    def last_frame(self) -> WindowObjects:
+        """The objects as they are in the window's last frame."""
+        return WindowObjects(self.masks[:, -1:], self.probability, self.embedding)
+
+    @staticmethod
+    def cat(parts: Sequence[WindowObjects]) -> WindowObjects:
+        """All objects of ``parts``, windows of one length."""
+        embeddings = [part.embedding for part in parts]
+        return WindowObjects(
+            torch.cat([part.masks for part in parts]),
+            torch.cat([part.probability for part in parts]),
+            None if embeddings[0] is None else torch.cat(embeddings),
+        )
+
 
 @dataclass
 class _Known:
-    """A track as it was in the last window that had it; ``unseen`` counts the frames since."""
+    """M tracks as they were in the last window that had them; ``unseen`` counts the frames since."""
 
-    id: int
-    masks: Tensor
-    probability: Tensor
-    embedding: Tensor | None
-    unseen: int = 0
+    ids: list[int]
+    unseen: list[int]
+    objects: WindowObjects
 
 
 class TrackLinker:
@@ -54,7 +76,9 @@ class TrackLinker:
     """
 
     def __init__(self) -> None:
+        # once there was a window: the tracks that it did not have, in their last frame, and those that it had
         self._known: list[_Known] = []
+        self._known_ids: frozenset[int] = frozenset()
         self._last_id = 0
 
     def link(self, objects: WindowObjects, overlap: int) -> list[int]:
@@ -63,7 +87,7 @@ class TrackLinker:
         Without shared frames the masks of neighbouring frames are compared.
         """
         owners = self._owners(objects, overlap)
-        ids = [self.new_id() if owner is None else owner.id for owner in owners]
+        ids = [self.new_id() if owner is None else owner for owner in owners]
         self._remember(objects, ids, objects.masks.shape[1] - overlap)
         return ids
 
@@ -74,54 +98,71 @@ class TrackLinker:
 
     def knows(self, track: int) -> bool:
         """Whether an object may get this id again."""
-        return any(known.id == track for known in self._known)
+        return track in self._known_ids
 
     def _remember(self, objects: WindowObjects, ids: list[int], new_frames: int) -> None:
-        here = set(ids)
-        unseen = [known for known in self._known if known.id not in here]
-        for known in unseen:
-            known.unseen += new_frames
-        self._known = [known for known in unseen if known.unseen <= PATIENCE]
-        embeddings = [None] * len(ids) if objects.embedding is None else objects.embedding
-        self._known += [_Known(*row) for row in zip(ids, objects.masks, objects.probability, embeddings)]
+        here, lost, unseen, parts = set(ids), [], [], [objects.last_frame().rows([])]
+        for known in self._known:
+            ages = [age + new_frames for age in known.unseen]
+            rows = [i for i, age in enumerate(ages) if age <= PATIENCE and known.ids[i] not in here]
+            lost += [known.ids[i] for i in rows]
+            unseen += [ages[i] for i in rows]
+            parts.append(known.objects.last_frame().rows(rows))
+        self._known = [_Known(lost, unseen, WindowObjects.cat(parts)), _Known(ids, [0] * len(ids), objects)]
+        self._known_ids = here.union(lost)
 
-    def _owners(self, objects: WindowObjects, overlap: int) -> list[_Known | None]:
-        """The known track of each object, None for a new one."""
-        owners: list[_Known | None] = [None] * len(objects.masks)
-        if not self._known or not owners:
+    def _owners(self, objects: WindowObjects, overlap: int) -> list[int | None]:
+        """The id of the known track that each object is, None for a new one."""
+        owners: list[int | None] = [None] * len(objects)
+        if not self._known_ids or not owners:
             return owners
+        lost, before = self._known
+        # of a track that the window before did not have, its last frame is the nearest there is
+        of_lost = _worth(objects, lost.objects, frames=1, in_sight=False)
+        of_before = _worth(objects, before.objects, frames=max(1, overlap), in_sight=True)
+        worth, ids = torch.cat([of_lost, of_before], 1).numpy(), lost.ids + before.ids
         # pairs that are worth nothing stay apart, so that a sure link is not given up for two doubtful ones
-        worth = self._worth(objects, overlap).numpy()
         for row, column in zip(*linear_sum_assignment(worth, maximize=True)):
             if worth[row, column] > 0:
-                owners[row] = self._known[column]
+                owners[row] = ids[column]
         return owners
 
-    def _worth(self, objects: WindowObjects, overlap: int) -> Tensor:
-        """What it speaks for each object to be each known track, [N,M] from 0, which rules it out, to 3; on the CPU."""
-        place, both_visible = self._overlaps(objects.masks, overlap)
-        known = torch.stack([k.probability for k in self._known])
-        # "no object" counts, so that a weak double of an object resembles weak doubles, not the object
-        classes = torch.minimum(objects.probability[:, None], known).sum(2).cpu()
-        looks = torch.zeros_like(classes)
-        if objects.embedding is not None:
-            embeddings = torch.stack([k.embedding for k in self._known])
-            looks = F.cosine_similarity(objects.embedding[:, None], embeddings, dim=2).cpu().clamp(min=0)
-            alike = ~both_visible & (classes >= MIN_LIKENESS) & (looks >= MIN_LIKENESS)
-            place = torch.where(alike, place.clamp(min=UNSEEN_PLACE), place)
-        in_sight = torch.tensor([not k.unseen for k in self._known])
-        possible = (place >= MIN_IOU) & ((classes >= MIN_LIKENESS) | (in_sight & (place >= SURE_IOU)))
-        return torch.where(possible, place * (1 + classes + looks), 0)
 
-    def _overlaps(self, masks: Tensor, overlap: int) -> tuple[Tensor, Tensor]:
-        """IoU [N,M], and bool [N,M] where both masks have pixels on the compared frames."""
-        iou = torch.zeros(len(masks), len(self._known), device=masks.device)
-        visible = torch.zeros_like(iou, dtype=torch.bool)
-        for column, known in enumerate(self._known):
-            # of a track that the window before did not have, its last frame is the nearest there is
-            frames = max(1, overlap) if not known.unseen else 1
-            here, there = masks[:, :frames].flatten(1), known.masks[-frames:].flatten()
-            shared = (here & there).sum(1)
-            iou[:, column] = shared / (here | there).sum(1).clamp(min=1)
-            visible[:, column] = here.any(1) & there.any() & (known.unseen == 0)
-        return iou.cpu(), visible.cpu()
+def _worth(objects: WindowObjects, known: WindowObjects, frames: int, in_sight: bool) -> Tensor:
+    """What it speaks for each object to be each known track, [N,M] from 0, which rules it out, to 3; on the CPU.
+
+    Args:
+        objects: of this window, compared in their first frames.
+        known: tracks, compared in their last frames.
+        frames: how many of them.
+        in_sight: whether the window before had the tracks.
+    """
+    parts = [known.rows(slice(start, start + _AT_ONCE)) for start in range(0, len(known), _AT_ONCE)]
+    found = [_worth_at_once(objects, part, frames, in_sight).cpu() for part in parts]
+    return torch.cat([torch.zeros(len(objects), 0), *found], 1)
+
+
+def _worth_at_once(objects: WindowObjects, known: WindowObjects, frames: int, in_sight: bool) -> Tensor:
+    place, both_visible = overlaps(objects.masks[:, :frames], known.masks[:, -frames:])
+    # "no object" counts, so that a weak double of an object resembles weak doubles, not the object
+    classes = torch.minimum(objects.probability[:, None], known.probability).sum(2).to(place.device)
+    looks = torch.zeros_like(classes)
+    if objects.embedding is not None:
+        looks = (F.normalize(objects.embedding) @ F.normalize(known.embedding).T).clamp(min=0)
+        cannot_tell = ~both_visible if in_sight else torch.ones_like(both_visible)
+        alike = cannot_tell & (classes >= MIN_LIKENESS) & (looks >= MIN_LIKENESS)
+        place = torch.where(alike, place.clamp(min=UNSEEN_PLACE), place)
+    possible = (place >= MIN_IOU) & ((classes >= MIN_LIKENESS) | (in_sight & (place >= SURE_IOU)))
+    return torch.where(possible, place * (1 + classes + looks), 0)
+
+
+def overlaps(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU [N,M] of masks bool [N,O,h,w] and [M,O,h,w], and bool [N,M] where both have pixels."""
+    shared = torch.zeros(len(first), len(second), dtype=torch.int64, device=first.device)
+    with torch.autocast(first.device.type, enabled=False):  # half precision cannot count pixels
+        for t in range(first.shape[1]):
+            pixels, others = (masks[:, t].flatten(1).float() for masks in (first, second))  # [N,P], [M,P]
+            shared += (pixels @ others.T).long()  # float32 counts up to 2 ** 24 = 4096 * 4096 pixels exactly
+    areas, other_areas = (masks.flatten(1).sum(1) for masks in (first, second))
+    iou = shared / (areas[:, None] + other_areas - shared).clamp(min=1)
+    return iou, (areas > 0)[:, None] & (other_areas > 0)

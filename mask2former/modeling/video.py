@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from mask2former.modeling.postprocess import Geometry
 from mask2former.modeling.targets import clip_targets
 from mask2former.modeling.windows import WindowPredictions, WindowTracker
 from mask2former.structures import padded_size
+from mask2former.utils.errors import UserError
 
 # B batch, T frames, Q queries, K classes, N tracks, h w stride-4 size of the padded batch, H W wanted size
 
@@ -20,12 +22,12 @@ from mask2former.structures import padded_size
 class VideoMaskFormer(MaskFormer):
     """MaskFormer with a frame axis: a query is one object in all frames of a clip.
 
-    Called with a list of dicts, each with ``image``, T frames [C,H,W] of one size, and ``height`` and ``width`` of the
-    wanted result. In training mode each also has ``instances``, T Instances with ``gt_classes``, ``gt_masks`` and
-    ``gt_ids``, as `clip_targets` takes them; returns weighted losses by name, and T is the same for all clips. In
-    evaluation mode returns one dict per video, ``image_size`` (H, W), ``pred_scores`` and ``pred_labels`` (N numbers)
-    and ``pred_masks``: N bool tensors [T,H,W] on the CPU. A video that is longer than the windows of ``tracker`` is
-    read frame by frame, and its N masks are `TrackMasks`.
+    Called with a list of dicts, each with ``image``, T frames [C,H,W] of one size, and perhaps ``height`` and ``width``
+    of the wanted result, if it is not that of the frames. In training mode each also has ``instances``, T Instances
+    with ``gt_classes``, ``gt_masks`` and ``gt_ids``, as `clip_targets` takes them; returns weighted losses by name, and
+    T is the same for all clips. In evaluation mode returns one dict per video, ``image_size`` (H, W), ``pred_scores``
+    and ``pred_labels`` (N numbers) and ``pred_masks``: N bool tensors [T,H,W] on the CPU. A video that is longer than
+    the windows of ``tracker`` is read frame by frame, and its N masks are `TrackMasks`.
 
     tracker  how long videos are cut into windows, and how many tracks are kept
     parts    as of MaskFormer
@@ -74,11 +76,16 @@ class VideoMaskFormer(MaskFormer):
 
     def _video(self, video: dict) -> dict:
         length = video["length"] if "length" in video else len(video["image"])
+        frames = iter(video["image"])
+        first = next(frames, None)
+        if first is None:
+            raise UserError(f"The video {video.get('video_id', '')} has no frames: there is nothing to predict.")
+        frames = chain([first], frames)
         if not self.tracker.size or length <= self.tracker.size:
-            clip = [{**video, "image": list(video["image"])}]
+            clip = [{**video, "image": list(frames)}]
             return self.postprocess(self.predict_raw(clip), clip)[0]
-        output = (int(video["height"]), int(video["width"]))
-        found = self.tracker.run(self.predict_window, video["image"], output)
+        output = _output_size(video, _frame_size([first]))
+        found = self.tracker.run(self.predict_window, frames, output)
         scores, labels, masks = ([getattr(track, field) for track in found] for field in ("score", "category", "masks"))
         return _result(output, scores, labels, masks)
 

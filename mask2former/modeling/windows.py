@@ -9,11 +9,15 @@ from itertools import islice
 from torch import Tensor
 
 from mask2former.modeling.postprocess import Geometry
-from mask2former.modeling.track_book import TrackBook
+from mask2former.modeling.track_book import TrackBook, TrackChoice
 from mask2former.modeling.tracking import TrackLinker, WindowObjects
 from mask2former.structures import Track, TrackedObject, rle_encode
 
-# W frames of a window, Q queries, K classes, C channels, h w stride-4 size of the padded frames, H W wanted size
+# W frames of a window, Q queries, N followed ones, K classes, C channels, h w stride-4 size of the padded frames,
+# H W wanted size
+
+DOUBTFUL = 0.1  # class probability in a window below which an object is taken to be out of sight
+_AT_ONCE = 16  # masks that have the wanted size at a time
 
 
 @dataclass
@@ -38,7 +42,7 @@ class WindowTracker:
 
     size     frames of a window; 0: the whole video is one
     overlap  frames that a window shares with the one before, on which masks are compared
-    top_k    queries followed in each window, and (track, class) pairs of the result
+    top_k    queries followed in each window, and (track, class) pairs of the result, of :meth:`run`
     """
 
     size: int
@@ -52,7 +56,8 @@ class WindowTracker:
         output: tuple[int, int],
     ) -> list[Track]:
         """The tracks of the whole video, with masks of size ``output``; arguments as for :meth:`stream`."""
-        book = TrackBook(output, self.top_k)
+        # published: a score is a class probability, so the followed queries hold every pair that could be kept
+        book = TrackBook(output, TrackChoice(self.top_k))
         for _ in self.stream(predict, frames, book):
             pass
         return book.tracks()
@@ -65,19 +70,20 @@ class WindowTracker:
         Args:
             predict: looks at a window of frames.
             frames: [C,h,w], all of one size; no more than a window of them is held.
+            book: its choice says what is followed: as many queries as there may be tracks, but none that is doubtful
+                and not good enough for a track.
         """
         linker = TrackLinker()
         for window, overlap in windows(frames, self.size, self.overlap):
             found, new = predict(window), len(window) - overlap
-            # published: a score is a class probability, so these hold every pair that could be kept
-            best = found.probability[:, :-1].amax(1).topk(min(self.top_k, len(found.probability))).indices
+            best = _followed(found.probability[:, :-1].amax(1), book.choice)
             logits = found.mask_logits[best]
             geometry = Geometry(found.padded, tuple(window[0].shape[-2:]), book.image_size)
             objects = WindowObjects(_unpadded(logits, geometry) > 0, found.probability[best], found.embedding[best])
             ids = linker.link(objects, overlap)
             book.score(ids, objects.probability[:, :-1], new)
             for t in range(overlap, len(window)):
-                yield book.add_frame(ids, _encode(geometry.to_output(logits[:, t]) > 0))
+                yield book.add_frame(ids, _encode(logits[:, t], geometry))
             book.close(linker.knows)
 
 
@@ -95,13 +101,26 @@ def windows(frames: Iterable[Tensor], size: int, overlap: int) -> Iterator[tuple
         yield window, size - len(new)
 
 
+def _followed(scores: Tensor, choice: TrackChoice) -> Tensor:
+    """Rows of the queries that are followed, the best first, of their scores [Q]."""
+    best, rows = scores.topk(min(choice.most, len(scores)))
+    return rows[best >= min(choice.min_score, DOUBTFUL)]
+
+
 def _unpadded(logits: Tensor, geometry: Geometry) -> Tensor:
     """[N,W,h,w] without the part that is padding alone."""
     (height, width), (padded_h, padded_w) = geometry.image, geometry.padded
     return logits[..., : -(-height * logits.shape[-2] // padded_h), : -(-width * logits.shape[-1] // padded_w)]
 
 
-def _encode(masks: Tensor) -> list[dict | None]:
-    """RLE of each mask [N,H,W], None for an empty one."""
-    inside = masks.flatten(1).any(1).tolist()
-    return [rle_encode(mask) if full else None for mask, full in zip(masks.cpu(), inside)]
+def _encode(logits: Tensor, geometry: Geometry) -> list[dict | None]:
+    """RLE of the mask of each query in a frame, of logits [N,h,w]; None for an empty one."""
+    rles: list[dict | None] = [None] * len(logits)
+    # resized values are means of those given: where none is positive, the mask is empty
+    candidates = (logits.flatten(1).amax(1) > 0).nonzero()[:, 0]
+    for rows in candidates.split(_AT_ONCE):
+        masks = geometry.to_output(logits[rows]) > 0
+        inside = masks.flatten(1).any(1).tolist()
+        for row, mask, full in zip(rows.tolist(), masks.cpu(), inside):
+            rles[row] = rle_encode(mask) if full else None
+    return rles

@@ -6,6 +6,7 @@ from mask2former.structures.instances import Instances
 from mask2former.structures.labels import LabelSet, builtin_labels
 from mask2former.structures.masks import BitMasks, coco_rle, masks_to_boxes, rle_areas, rle_decode, rle_encode, rle_runs
 from mask2former.structures.polygons import Polygons
+from mask2former.structures.track_spool import RleSpool, SpooledRles
 from mask2former.structures.tracks import Track, TrackedObject, TrackMasks
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "Instances",
     "LabelSet",
     "Polygons",
+    "RleSpool",
+    "SpooledRles",
     "Track",
     "TrackMasks",
     "TrackedObject",

@@ -38,7 +38,7 @@ class TrackedObject:
 class TrackMasks:
     """The masks [T,H,W] of one track as run lengths: ``track[t]`` is bool [H,W], ``len(track)`` is T.
 
-    rles        COCO RLE by frame number; frames without the object have none
+    rles        COCO RLE by frame number, in memory or `SpooledRles`; frames without the object have none
     length      T
     image_size  (H, W)
     """
@@ -49,6 +49,10 @@ class TrackMasks:
     def rles(self) -> list[dict | None]:
         """T COCO RLEs, None where the object is not in the frame."""
         return [self._rles.get(t) for t in range(self._length)]
+
+    def rle(self, t: int) -> dict | None:
+        """COCO RLE of frame ``t``, None where the object is not in it."""
+        return self._rles.get(t)
 
     def __len__(self) -> int:
         return self._length

@@ -27,8 +27,8 @@ class FakeVideoPredictor:
 
     interrupt_at = None
 
-    def __init__(self, cfg, min_score=0.5):
-        self.images, self.cfg, self.labels = self, cfg, LABELS
+    def __init__(self, cfg, min_score=0.5, keep_tracks=True):
+        self.images, self.cfg, self.labels, self.keep_tracks = self, cfg, LABELS, keep_tracks
         self._rles = {}
 
     def __call__(self, frames):
@@ -56,6 +56,7 @@ class FakeVideoPredictor:
         return FrameResult(index, image, [TrackedObject(7, 1, 0.9, self._rles[index])])
 
     def tracks(self):
+        assert self.keep_tracks
         length = max(self._rles, default=-1) + 1
         return [Track(7, 1, 0.9, TrackMasks(self._rles, length, (48, 64)))]
 

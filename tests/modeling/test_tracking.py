@@ -1,8 +1,10 @@
 """The linker: what makes two objects of neighbouring windows one track."""
 
+import pytest
 import torch
 
-from mask2former.modeling.tracking import PATIENCE, TrackLinker, WindowObjects
+from mask2former.modeling import tracking
+from mask2former.modeling.tracking import PATIENCE, TrackLinker, WindowObjects, overlaps
 
 # N objects
 
@@ -72,3 +74,51 @@ def test_an_object_out_of_sight_returns_by_its_looks_until_patience_ends():
             linker.link(bars((50, 70), embedding=looks[1:]), 0)
         assert linker.knows(1) == (pause <= PATIENCE)
         assert linker.link(bars((80, 99), (50, 70), embedding=looks), 0) == [expected, 2]
+
+
+@pytest.mark.parametrize(("count", "known", "frames"), [(7, 5, 1), (3, 9, 4), (0, 2, 1), (2, 0, 3)])
+def test_overlaps_are_those_of_the_pixels(count, known, frames):
+    g = torch.Generator().manual_seed(count)
+    first, second = (torch.rand(n, frames, 13, 17, generator=g) < 0.3 for n in (count, known))
+    first[-1:], second[:1] = False, False
+    iou, visible = overlaps(first, second)
+    assert iou.shape == visible.shape == (count, known)
+    for n in range(count):
+        for m in range(known):
+            shared, either = (first[n] & second[m]).sum(), (first[n] | second[m]).sum()
+            assert iou[n, m] == shared / either.clamp(min=1)
+            assert visible[n, m] == (first[n].any() and second[m].any())
+
+
+def test_pixels_are_counted_exactly_under_autocast():
+    """More than half precision can count."""
+    first, second = torch.ones(1, 1, 300, 301, dtype=torch.bool), torch.ones(1, 1, 300, 301, dtype=torch.bool)
+    second[..., 0] = False
+    with torch.autocast("cpu", torch.bfloat16):
+        assert overlaps(first, second)[0].item() == pytest.approx(300 / 301, abs=1e-6)
+
+
+@pytest.mark.parametrize("overlap", [0, 2])
+def test_how_many_tracks_are_compared_at_once_changes_nothing(monkeypatch, overlap):
+    found = []
+    for at_once in (1, 3, 64):
+        monkeypatch.setattr(tracking, "_AT_ONCE", at_once)
+        g, linker, ids = torch.Generator().manual_seed(0), TrackLinker(), []
+        for window in range(6):
+            count = int(torch.randint(3, 9, (1,), generator=g))
+            masks = torch.rand(count, 3, 9, 11, generator=g) < 0.5
+            probability = torch.rand(count, 4, generator=g).softmax(1)
+            objects = WindowObjects(masks, probability, torch.randn(count, 5, generator=g))
+            ids.append(linker.link(objects, overlap if window else 0))
+        found.append(ids)
+    assert found[0] == found[1] == found[2]
+    assert any(track in ids for ids in found[0][1:] for track in found[0][0])
+
+
+def test_memory_of_a_window_is_not_held_by_tracks_out_of_sight():
+    linker = TrackLinker()
+    linker.link(WindowObjects(torch.ones(2, 8, 4, 4, dtype=torch.bool), SCORES.expand(2, -1)), 0)
+    linker.link(WindowObjects(torch.zeros(0, 8, 4, 4, dtype=torch.bool), SCORES[:0]), 2)
+    assert linker.knows(1)
+    held = [known.objects.masks.untyped_storage().nbytes() for known in linker._known]
+    assert held == [2 * 4 * 4, 0]

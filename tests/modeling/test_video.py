@@ -109,6 +109,25 @@ def test_videos_of_other_sizes_and_lengths_do_not_change_a_result(video_cfg):
     assert all(torch.equal(a, b) for a, b in zip(alone["pred_masks"], together["pred_masks"]))
 
 
+@pytest.mark.parametrize("window", [0, 3])
+def test_results_have_the_size_of_the_frames_unless_another_is_asked_for(video_cfg, window):
+    video_cfg.merge_from_list(["TEST.WINDOW_SIZE", window])
+    model = build_model(video_cfg).eval()
+    images = clip(frames=5)["image"]
+    with torch.no_grad():
+        own, asked = model([{"image": images}, {"image": images, "height": 30, "width": 40}])
+    for result, size in ((own, (64, 96)), (asked, (30, 40))):
+        assert result["image_size"] == size
+        assert {tuple(mask[4].shape) for mask in result["pred_masks"]} == {size}
+
+
+@pytest.mark.parametrize("length", [0, 9])
+def test_a_video_without_frames_is_refused(video_cfg, length):
+    video_cfg.merge_from_list(["TEST.WINDOW_SIZE", 3])
+    with pytest.raises(UserError, match="The video cats has no frames"):
+        build_model(video_cfg).eval()([{"image": iter([]), "length": length, "video_id": "cats"}])
+
+
 def test_clips_of_other_sizes_and_without_objects_train(video_cfg):
     model = build_model(video_cfg)
     for batch in ([clip(), clip(size=(48, 64), count=0)], [clip(count=0)]):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mask2former.modeling import build_model
-from mask2former.modeling.track_book import TrackBook
+from mask2former.modeling.track_book import TrackBook, TrackChoice
 from mask2former.modeling.tracking import PATIENCE
 from mask2former.modeling.windows import WindowPredictions, WindowTracker, windows
 
@@ -62,7 +62,7 @@ class Drawn:
 
 def identities(drawn, tracker):
     """For each object the ids it was given, frame by frame where it is visible, and the book."""
-    book, seen = TrackBook(SIZE, tracker.top_k), [[] for _ in range(drawn.count)]
+    book, seen = TrackBook(SIZE, TrackChoice(tracker.top_k)), [[] for _ in range(drawn.count)]
     for t, objects in enumerate(tracker.stream(drawn.predict, drawn.frames(), book)):
         strong = [one for one in objects if one.score > 0.5]
         for number, mask in enumerate(drawn.truth[t].numpy()):
@@ -121,14 +121,25 @@ def test_an_object_that_comes_late_is_a_new_track():
     assert len({ids[-1] for ids in seen}) == drawn.count
 
 
-def test_ended_tracks_are_forgotten_unless_they_are_among_the_best():
-    book = TrackBook(SIZE, top_k=2)
-    for number in range(20):
-        book.score([number], torch.tensor([[0.0, number / 20]]), frames=1)
-        book.add_frame([number], [{"size": SIZE, "counts": ""}])
-        book.close(lambda track: False)
-        assert len(book._ended) <= 2
-    assert [(track.id, track.category) for track in book.tracks()] == [(19, 1), (18, 1)]
+@pytest.mark.parametrize(
+    ("choice", "found"),
+    [
+        (TrackChoice(5), 5),  # the double of object 0 is one of the best five
+        (TrackChoice(3), 3),
+        (TrackChoice(100), QUERIES),
+        (TrackChoice(100, min_score=0.5), 5),  # the double is followed, since it is not sure to be none
+        (TrackChoice(100, min_score=0.0), QUERIES),
+    ],
+)
+def test_the_choice_says_which_queries_are_followed(choice, found):
+    drawn, followed = Drawn(length=8), []
+    book = TrackBook(SIZE, choice)
+    book.score = lambda ids, probability, frames: (
+        followed.append(len(ids)),
+        TrackBook.score(book, ids, probability, frames),
+    )
+    list(WindowTracker(8, 2, top_k=2).stream(drawn.predict, drawn.frames(), book))
+    assert followed == [found]
 
 
 def test_windows_of_a_model_equal_the_whole_clip_where_one_window_holds_it(tiny_cfg):
