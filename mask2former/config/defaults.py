@@ -239,7 +239,7 @@ _TEST = {
     "EVAL_PERIOD": 0,  # iterations between evaluations; 0: only at the end
     "EXPECTED_RESULTS": [],  # [task, metric, value, tolerance] entries: the run fails when a result is off
     "DETECTIONS_PER_IMAGE": 100,  # instances kept per image
-    "DETECTIONS_PER_VIDEO": 10,  # ours: tracks kept per video, fixed in the published code
+    "DETECTIONS_PER_VIDEO": 10,  # ours: tracks kept per evaluated video, fixed in the published code
     "WINDOW_SIZE": 0,  # ours: longer videos are run in windows of this many frames; 0: at once, as published
     "WINDOW_OVERLAP": 2,  # ours: frames that windows share, on which tracks are linked
     "SAVE_PREDICTIONS": False,  # ours: write COCO-style predictions into inference/

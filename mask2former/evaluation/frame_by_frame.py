@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from mask2former.modeling.image_tracks import FrameLinker
-from mask2former.modeling.track_book import TrackBook
+from mask2former.modeling.track_book import TrackBook, TrackChoice
 from mask2former.utils.errors import UserError
 
 # T frames, N tracks, H W size of the result
@@ -43,7 +43,7 @@ class FrameByFrame(nn.Module):
 
     def _video(self, video: dict) -> dict:
         size = int(video["height"]), int(video["width"])
-        book = TrackBook(size, self.top_k)
+        book = TrackBook(size, TrackChoice(self.top_k))
         for _ in self.linker.stream(self._results(video, size), book):
             pass  # the book has it
         tracks = book.tracks()
