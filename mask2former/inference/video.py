@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mask2former.config import CfgNode
-from mask2former.modeling.image_tracks import FrameLinker
 from mask2former.inference.predictor import Predictor
+from mask2former.modeling.image_tracks import FrameLinker
 from mask2former.modeling.track_book import TrackBook, TrackChoice
 from mask2former.modeling.video import VideoMaskFormer
 from mask2former.structures import Track, TrackedObject
