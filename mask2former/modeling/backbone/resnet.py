@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mask2former.modeling.backbone.shape import ShapeSpec
 from mask2former.modeling.layers.conv import Conv2d, build_norm, freeze, init_msra
-from mask2former.modeling.layers.recompute import Recomputable
+from mask2former.modeling.layers.recompute import Recomputable, recomputed
 from mask2former.utils.errors import UserError
 
 # N batch, C channels, H W image size
@@ -163,7 +163,7 @@ class ResNet(nn.Module):
         return {name: self._shapes[name] for name in self.out_features}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        x = self.stem(x)
+        x = recomputed(self.stem, x)  # cheap beside the size of its map
         maps = {}
         for name in self._shapes:
             x = getattr(self, name)(x)

@@ -50,45 +50,59 @@ def feed_forward(
     largest of the model, and new memory costs more time there than the products that fill it.
     """
 
-    def net(rows: Tensor) -> Tensor:
-        return second(drop(activation(first(rows))))
-
     drops = drop.training and drop.p > 0
     if _by_convolution(x, first.weight) and not drops:
         rows = _HIDDEN_BYTES * torch.get_num_threads() // (first.out_features * x.element_size())
-        return _InPortions.apply(net, rows, x, *first.parameters(), *second.parameters())
+        return _InPortions.apply(activation, rows, x, first.weight, first.bias, second.weight, second.bias)
+
+    def net(rows: Tensor) -> Tensor:
+        return second(drop(activation(first(rows))))
+
     if keep_hidden or not torch.is_grad_enabled():
         return net(x)
     return checkpoint(net, x, use_reentrant=False)
 
 
 class _InPortions(torch.autograd.Function):
-    """A net of rows [...,C], some rows at a time; keeps its input alone and runs again in the backward pass."""
+    """Two linear layers, some rows of [...,C] at a time; keeps its input alone and runs again in the backward pass."""
 
     @staticmethod
-    def forward(ctx, net: Callable[[Tensor], Tensor], portion: int, x: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.net, ctx.portion = net, portion
+    def forward(
+        ctx, activation: Callable[[Tensor], Tensor], portion: int, x: Tensor, *parameters: Tensor | None
+    ) -> Tensor:
+        ctx.activation, ctx.portion = activation, portion
         ctx.save_for_backward(x, *parameters)
-        parts = [net(rows) for rows in x.flatten(0, -2).split(portion)]
+        parts = [_two_layers(rows, activation, *parameters) for rows in x.flatten(0, -2).split(portion)]
         return torch.cat(parts).view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *parameters = ctx.saved_tensors
-        wanted = [p for p in parameters if p.requires_grad]
+        wanted = [p for p in parameters if p is not None and p.requires_grad]
         totals, entry_grads = [torch.zeros_like(p) for p in wanted], []
         for rows, rows_grad in zip(*(t.flatten(0, -2).split(ctx.portion) for t in (x, grad))):
             with torch.enable_grad():
                 rows = rows.detach().requires_grad_()
-                out = ctx.net(rows)
+                out = _two_layers(rows, ctx.activation, *parameters)
             entry_grad, *grads = torch.autograd.grad(out, (rows, *wanted), rows_grad)
             entry_grads.append(entry_grad)
             for total, part in zip(totals, grads):
                 total += part
         found = iter(totals)
-        of_parameters = [next(found) if p.requires_grad else None for p in parameters]
+        of_parameters = [next(found) if p is not None and p.requires_grad else None for p in parameters]
         return None, None, torch.cat(entry_grads).view_as(x), *of_parameters
+
+
+def _two_layers(
+    rows: Tensor,
+    activation: Callable[[Tensor], Tensor],
+    weight: Tensor,
+    bias: Tensor | None,
+    next_weight: Tensor,
+    next_bias: Tensor | None,
+) -> Tensor:
+    return linear(activation(linear(rows, weight, bias)), next_weight, next_bias)
 
 
 def _by_convolution(x: Tensor, weight: Tensor) -> bool:

@@ -21,6 +21,14 @@ class Recomputable(nn.Module):
         return super().__call__(*args)
 
 
+def recomputed(module: nn.Module, *args):
+    """The module's result, whose inside is computed again in the backward pass; not where norms count statistics."""
+    counts = any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in module.modules())
+    if counts or not module.training or not torch.is_grad_enabled():
+        return module(*args)
+    return checkpoint(module, *args, use_reentrant=False)
+
+
 def recompute_blocks(model: nn.Module) -> None:
     """Let every block of ours below ``model``, and timm's, recompute."""
     for module in model.modules():

@@ -15,7 +15,7 @@ from mask2former.modeling.backbone.shape import ShapeSpec
 from mask2former.modeling.layers.conv import build_norm, conv_norm, init_xavier
 from mask2former.modeling.layers.linear import Linear, feed_forward
 from mask2former.modeling.layers.position_encoding import sine_position_encoding
-from mask2former.modeling.layers.recompute import Recomputable
+from mask2former.modeling.layers.recompute import Recomputable, recomputed
 from mask2former.ops import ms_deform_attn
 from mask2former.utils.errors import UserError
 
@@ -208,7 +208,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         projected = [proj(maps[name]) for proj, name in zip(self.input_proj, self.encoder_in)]
         out = self.transformer(projected)
         for name, number in zip(self.lateral_in, self._numbers):
-            lateral = getattr(self, f"adapter_{number}")(maps[name])
+            lateral = recomputed(getattr(self, f"adapter_{number}"), maps[name])  # cheap beside the size of its maps
             coarser = F.interpolate(out[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False)
             out.append(getattr(self, f"layer_{number}")(lateral.add_(coarser)))
         return self.mask_features(out[-1]) if project else out[-1], out[: self.num_memory_levels]
