@@ -5,8 +5,6 @@ The definitions are plain torch. Of masks on a CPU, `ops/mask_results.py` comput
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -18,28 +16,29 @@ from mask2former.utils.memory import empty_large
 # Q queries, h w map size (stride 4 of the padded batch), H W wanted size, R rows of a chunk
 
 
-def probabilities(mask_logits: Tensor, geometry: Geometry, resize_first: bool) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of the result, and mask probabilities [R,W,Q] there, of mask logits [Q,h,w].
+def class_scores(probability: Tensor, mask_logits: Tensor, geometry: Geometry, resize_first: bool) -> Tensor:
+    """Sum over the queries of class probability [Q,K] times mask probability: [K,H,W] in the former's dtype.
 
-    With ``resize_first`` logits are resized to the wanted size; else to the image's, and from there probabilities.
+    With ``resize_first`` mask logits [Q,h,w] are resized to the wanted size; else to the image's, and from there
+    probabilities. Scores are linear in these: to resize them instead gives the same, but there are more of them.
     """
     at_once = resize_first or geometry.image == geometry.output
-    rows, columns = geometry.taps(mask_logits) if at_once else geometry.image_taps(mask_logits)
-    last_rows, last_columns = geometry.output_taps()
+    to_image, to_output = geometry.image_taps(mask_logits), geometry.output_taps()
+    if at_once:
+        to_image, to_output = geometry.taps(mask_logits), tuple(Taps.bilinear(size, size) for size in geometry.output)
+    if mask_results.served(mask_logits, probability):
+        axes = (tuple(taps.pair for taps in both) for both in (to_image, to_output))
+        return mask_results.mask_scores(probability, mask_logits, *axes).to(probability.dtype)
+    out = empty_large((probability.shape[1], *geometry.output), probability.dtype, probability.device)
+    (rows, columns), (last_rows, last_columns) = to_image, to_output
     for chunk in geometry.chunks(mask_logits):
-        if at_once:
-            yield chunk, _probabilities(mask_logits, rows.part(chunk), columns)
-        else:
-            needed, narrow = last_rows.part(chunk).narrowed()
-            values = _probabilities(mask_logits, rows.part(needed), columns)
-            yield chunk, last_columns.resize(narrow.resize(values, 0), 1)
-
-
-def _probabilities(mask_logits: Tensor, rows: Taps, columns: Taps) -> Tensor:
-    if mask_results.served(mask_logits):
-        needed, rows = rows.narrowed()
-        return mask_results.mask_probabilities(mask_logits[:, needed], rows.pair, columns.pair)
-    return resample(mask_logits, rows, columns).sigmoid_()
+        needed, narrow = last_rows.part(chunk).narrowed()
+        values = resample(mask_logits, rows.part(needed), columns).sigmoid_()  # [R,W,Q]
+        if not at_once:
+            values = last_columns.resize(narrow.resize(values, 0), 1)
+        pixels = values.flatten(0, 1)
+        out[:, chunk] = (probability.to(pixels.dtype).T @ pixels.T).unflatten(1, values.shape[:2])
+    return out
 
 
 def owners(mask_logits: Tensor, scores: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:

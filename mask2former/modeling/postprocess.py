@@ -9,10 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mask2former.modeling.full_size import binary, owners, probabilities
+from mask2former.modeling.full_size import binary, class_scores, owners
 from mask2former.modeling.resizing import Geometry
 from mask2former.structures import Instances
-from mask2former.utils.memory import empty_large
 
 # Q queries, K classes, T frames, h w map size (stride 4 of the padded batch), H W wanted size
 
@@ -25,14 +24,9 @@ def semantic(class_logits: Tensor, mask_logits: Tensor, geometry: Geometry, resi
     ``resize_first`` brings the masks to the wanted size before they are combined, else the scores after.
     """
     probability = class_logits.softmax(-1)[:, :-1]
-    # Scores are linear in the masks' probabilities: to resize these gives the same, and there are fewer of them.
     if not len(mask_logits):
         return probability.new_zeros(probability.shape[1], *geometry.output)
-    scores = empty_large((probability.shape[1], *geometry.output), probability.dtype, probability.device)
-    for rows, masks in probabilities(mask_logits, geometry, resize_first):
-        pixels = masks.flatten(0, 1)
-        scores[:, rows] = (probability.to(pixels.dtype).T @ pixels.T).unflatten(1, masks.shape[:2])
-    return scores
+    return class_scores(probability, mask_logits, geometry, resize_first)
 
 
 def panoptic(

@@ -51,6 +51,15 @@ def ms_deform_attn_forward(value: Tensor, shapes: Tensor, locations: Tensor, wei
     return out.to(value.dtype)
 
 
+def ms_deform_attn_raw(value: Tensor, shapes: Tensor, reference: Tensor, offsets: Tensor, logits: Tensor) -> Tensor:
+    """[B,Q,H*D]; arguments as in :func:`mask2former.ops.ms_deform_attn_raw`, shapes int64 and contiguous."""
+    inputs = _prepare(value, value, reference, offsets, logits)
+    sizes = _sizes(value, offsets)
+    out = inputs[0].new_empty(sizes[0], sizes[4], sizes[2] * sizes[3])
+    _run("ms_deform_attn_raw", inputs[0], shapes, *inputs[1:], out, *sizes)
+    return out.to(value.dtype)
+
+
 def ms_deform_attn_backward(
     grad: Tensor, value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -48,13 +48,20 @@ def _misfit(op: str, module: str, device: str, place: contextlib.AbstractContext
 def _ms_deform_attn(passes, draw: Callable[..., Tensor], device: str) -> list[tuple[Tensor, Tensor]]:
     shapes = torch.tensor([[9, 7], [4, 5]])
     inputs = [draw(2, 83, 2, 32), draw(2, 11, 2, 2, 4, 2).sigmoid(), draw(2, 11, 2, 2, 4)]
-    return _compare(
+    pairs = _compare(
         inputs,
         device,
         lambda value, *rest: ms_deform_attn_reference(value, shapes, *rest),
         lambda value, *rest: passes.ms_deform_attn_forward(value, shapes, *rest),
         lambda grad, _, value, *rest: passes.ms_deform_attn_backward(grad, value, shapes, *rest),
     )
+    if device == "cpu":
+        value, reference, offsets, logits = inputs[0], draw(11, 2).sigmoid(), draw(2, 11, 2, 2, 4, 2), inputs[2]
+        locations = reference[:, None, None, None] + offsets / shapes.flip(1)[:, None]
+        weights = logits.flatten(3).softmax(-1).view_as(logits)
+        wanted = ms_deform_attn_reference(value, shapes, locations, weights)
+        pairs.append((passes.ms_deform_attn_raw(value, shapes, reference, offsets, logits), wanted))
+    return pairs
 
 
 def _neighborhood_attention_2d(passes, draw: Callable[..., Tensor], device: str) -> list[tuple[Tensor, Tensor]]:
@@ -70,7 +77,8 @@ def _neighborhood_attention_2d(passes, draw: Callable[..., Tensor], device: str)
 
 def _mask_results(functions, draw: Callable[..., Tensor], _: str) -> list[tuple[Tensor, Tensor]]:
     maps, scores = draw(11, 6, 9), draw(11).sigmoid()
-    index, weight = torch.tensor([[4, 1], [0, 3], [5, 5], [2, 4]]), torch.tensor([[0.25, 0.75]] * 4)
+    index = torch.tensor([[4, 1], [0, 3], [5, 5], [2, 4]])
+    weight = torch.tensor([[0.25, 0.75]] * 4, dtype=torch.float32)  # whatever the caller's default
     logits = (maps[:, index] * weight[:, :, None]).sum(2)  # [11,4,9], rows resized
     logits = (logits[:, :, index] * weight).sum(3)  # [11,4,4]
     probability, inside = logits.sigmoid(), logits > 0
@@ -78,8 +86,11 @@ def _mask_results(functions, draw: Callable[..., Tensor], _: str) -> list[tuple[
     masks, axis = torch.empty_like(inside), (index, weight)
     states, full = functions.mask_owners(maps, scores, axis, axis)
     totals, areas, _ = functions.mask_binary(maps, axis, axis, masks)
+    swap = (torch.arange(3, -1, -1)[:, None], weight.new_ones(4, 1))  # the first row last
+    classes = draw(11, 7)
+    sums = torch.einsum("qk,qhw->khw", classes, probability)
     return [
-        (functions.mask_probabilities(maps, axis, axis), probability.permute(1, 2, 0)),
+        (functions.mask_scores(classes, maps, (axis, axis), (swap, swap)), sums.flip(1, 2)),
         (states, owner * 2 + inside.gather(0, owner[None])[0]),
         (full, inside.flatten(1).sum(1)),
         (masks.int(), inside.int()),

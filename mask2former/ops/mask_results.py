@@ -1,4 +1,4 @@
-"""Panoptic and instance results of mask logits on the CPU, by the compiled library; see ``csrc/mask_results.cpp``.
+"""Results from mask logits on the CPU, by the compiled library; see ``csrc/mask_results.cpp`` and ``mask_scores.cpp``.
 
 What they compute is defined by plain torch in ``modeling/full_size.py``, which is also what runs elsewhere.
 """
@@ -11,16 +11,19 @@ from torch import Tensor
 from mask2former.ops import build
 from mask2former.ops.backends import backend
 from mask2former.ops.cpp import call
+from mask2former.utils.memory import empty_large
 
-# Q queries, h w map size, H W wanted size, T taps
+# Q queries, K classes, h w map size, H W wanted size, T taps
 
 # index int64 and weight, [H,T] or [W,T], on the host: out[i] = sum over t of weight[i,t] * given[index[i,t]]
 Axis = tuple[Tensor, Tensor]
 
 
-def served(mask_logits: Tensor) -> bool:
-    """Whether the functions below take these [Q,h,w]: some, on a CPU, of which no gradient is asked."""
-    if mask_logits.device.type != "cpu" or mask_logits.numel() == 0 or mask_logits.requires_grad:
+def served(mask_logits: Tensor, *others: Tensor) -> bool:
+    """Whether the functions below take these [Q,h,w]: some, on a CPU, and no gradient is asked of them or others."""
+    if mask_logits.device.type != "cpu" or mask_logits.numel() == 0:
+        return False
+    if any(x.requires_grad for x in (mask_logits, *others)):
         return False
     return backend("mask_results", "cpu") == "cpp"
 
@@ -63,23 +66,42 @@ def mask_binary(mask_logits: Tensor, rows: Axis, columns: Axis, masks: Tensor) -
     return totals, areas, boxes
 
 
-def mask_probabilities(mask_logits: Tensor, rows: Axis, columns: Axis) -> Tensor:
-    """Sigmoid of the resized logits [Q,h,w], [H,W,Q] in float64 where they are, else float32."""
-    arguments, sizes = _arguments(mask_logits, rows, columns)
-    out = arguments[0].new_empty(*sizes[3:5], len(mask_logits))
-    _run("mask_probabilities", *arguments, out, *sizes)
+def mask_scores(
+    probability: Tensor, mask_logits: Tensor, to_image: tuple[Axis, Axis], to_output: tuple[Axis, Axis]
+) -> Tensor:
+    """Sum over the queries of class probability [Q,K] times mask probability.
+
+    Args:
+        mask_logits: [Q,h,w]; resized by to_image, and the probabilities that they are then by to_output.
+
+    Returns:
+        [K,H,W] in float64 where mask_logits are, else float32.
+    """
+    arguments, sizes = _arguments(mask_logits, *to_image)
+    _on_host({"probability": probability})
+    last_taps, last_sizes = _taps(*to_output, arguments[0].dtype)
+    classes = probability.shape[1]
+    out = empty_large((classes, *last_sizes[:2]), arguments[0].dtype, mask_logits.device)
+    weights = probability.detach().to(out.dtype).contiguous()
+    _run("mask_scores", *arguments, *last_taps, weights, out, *sizes, *last_sizes, classes)
     return out
 
 
 def _arguments(mask_logits: Tensor, rows: Axis, columns: Axis) -> tuple[list[Tensor], tuple[int, ...]]:
     """Tensors as C++ reads them, float64 where logits are, else float32; and Q, h, w, H, W and both numbers of taps."""
-    taps = dict(zip(("rows' index", "rows' weight", "columns' index", "columns' weight"), (*rows, *columns)))
-    _on_host({"mask_logits": mask_logits, **taps})
+    _on_host({"mask_logits": mask_logits})
     dtype = torch.promote_types(mask_logits.dtype, torch.float32)
-    tensors = [mask_logits.detach().to(dtype).contiguous()]
+    taps, sizes = _taps(rows, columns, dtype)
+    return [mask_logits.detach().to(dtype).contiguous(), *taps], (*mask_logits.shape, *sizes)
+
+
+def _taps(rows: Axis, columns: Axis, dtype: torch.dtype) -> tuple[list[Tensor], tuple[int, ...]]:
+    """Tensors as C++ reads them; and H, W and both numbers of taps."""
+    _on_host(dict(zip(("rows' index", "rows' weight", "columns' index", "columns' weight"), (*rows, *columns))))
+    tensors = []
     for index, weight in (rows, columns):
         tensors += [index.contiguous(), weight.to(dtype).contiguous()]
-    return tensors, (*mask_logits.shape, len(rows[0]), len(columns[0]), rows[0].shape[1], columns[0].shape[1])
+    return tensors, (len(rows[0]), len(columns[0]), rows[0].shape[1], columns[0].shape[1])
 
 
 def _on_host(tensors: dict[str, Tensor]) -> None:

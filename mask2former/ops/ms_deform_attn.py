@@ -47,6 +47,39 @@ def ms_deform_attn(
     return _op(value, spatial_shapes, sampling_locations, attention_weights)
 
 
+def ms_deform_attn_raw(
+    value: Tensor, spatial_shapes: Tensor, reference: Tensor, pixels: Tensor, offsets: Tensor, logits: Tensor
+) -> Tensor:
+    """:func:`ms_deform_attn` from what a module's projections give it.
+
+    reference  [Q,2], (x, y) in [0,1], at least float32: a query's own place on every level
+    pixels     [L,2], (w, h) of each level, like reference
+    offsets    [B,Q,H,L,P,2], in pixels of the level, from reference to where is sampled
+    logits     [B,Q,H,L,P], whose softmax over levels and points are the weights
+
+    Where no gradient is asked for, compiled code for CPUs makes locations and weights of one query and head at a time,
+    instead of two tensors that are together larger than the value.
+    """
+    if _takes_raw(value, reference, offsets, logits):
+        _check(value, spatial_shapes, offsets, logits)
+        if reference.shape != (offsets.shape[1], 2):
+            raise ValueError(f"reference must be [Q={offsets.shape[1]},2], got shape {tuple(reference.shape)}")
+        return _raw_op(value, spatial_shapes, reference, offsets, logits)
+    weights = logits.flatten(3).softmax(-1).view_as(logits)
+    # locations stay in float32 at least: half precision is coarser than a pixel
+    locations = reference[:, None, None, None] + offsets.to(reference.dtype) / pixels[:, None]
+    return ms_deform_attn(value, spatial_shapes, locations, weights)
+
+
+def _takes_raw(*tensors: Tensor) -> bool:
+    if torch.compiler.is_compiling() or any(x.dtype != tensors[0].dtype or x.device.type != "cpu" for x in tensors):
+        return False
+    if tensors[0].dtype not in (torch.float32, torch.float64) or not tensors[-1].numel():
+        return False
+    graph = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    return not graph and backend(_NAME, "cpu") == "cpp"
+
+
 def _check(value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor) -> None:
     """What can be told without reading data."""
     if value.dim() != 4:
@@ -97,6 +130,8 @@ def _levels(spatial_shapes: Tensor, pixels: int) -> Tensor:
 # A backend's module (`backends.MODULES`) has
 #   ms_deform_attn_forward(value, shapes, locations, weights) -> [B,Q,H*D]
 #   ms_deform_attn_backward(grad, value, shapes, locations, weights) -> gradients of value, locations and weights
+# and cpp alone
+#   ms_deform_attn_raw(value, shapes, reference, offsets, logits) -> [B,Q,H*D], without a backward pass
 # all like the tensors they belong to; shapes comes from `_levels`.
 
 
@@ -110,6 +145,12 @@ def _op(value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, atten
     if backend(_NAME, value.device.type) == "torch":
         return ms_deform_attn_reference(value, shapes, sampling_locations, attention_weights).contiguous()
     return _module(value.device).ms_deform_attn_forward(value, shapes, sampling_locations, attention_weights)
+
+
+@torch.library.custom_op("mask2former::ms_deform_attn_raw", mutates_args=())
+def _raw_op(value: Tensor, spatial_shapes: Tensor, reference: Tensor, offsets: Tensor, logits: Tensor) -> Tensor:
+    shapes = _levels(spatial_shapes, value.shape[1])
+    return _module(value.device).ms_deform_attn_raw(value, shapes, reference, offsets, logits)
 
 
 @torch.library.custom_op("mask2former::ms_deform_attn_backward", mutates_args=())
@@ -129,6 +170,12 @@ def _backward_op(
 def _(value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
     batch, _, heads, channels = value.shape
     return value.new_empty(batch, sampling_locations.shape[1], heads * channels)
+
+
+@_raw_op.register_fake
+def _(value: Tensor, spatial_shapes: Tensor, reference: Tensor, offsets: Tensor, logits: Tensor) -> Tensor:
+    batch, _, heads, channels = value.shape
+    return value.new_empty(batch, offsets.shape[1], heads * channels)
 
 
 @_backward_op.register_fake

@@ -56,12 +56,24 @@ def test_binary(monkeypatch, geometry, queries, dtype):
 
 @pytest.mark.parametrize("resize_first", [True, False])
 @pytest.mark.parametrize(("geometry", "queries", "dtype"), CASES)
-def test_probabilities(monkeypatch, geometry, queries, dtype, resize_first):
+def test_class_scores(monkeypatch, geometry, queries, dtype, resize_first):
+    """With more classes than are added up at a time, and a number of them that does not divide."""
     maps = logits(queries, dtype)
-    parts = both(monkeypatch, lambda: [x for _, x in full_size.probabilities(maps, geometry, resize_first)])
-    expected, found = map(torch.cat, parts)
-    assert found.dtype == expected.dtype
-    torch.testing.assert_close(found, expected, atol=1e-14 if dtype == torch.float64 else 1e-5, rtol=0)
+    probability = torch.rand(queries, 13, generator=torch.Generator().manual_seed(1), dtype=torch.float64) / queries
+    arguments = probability.to(dtype), maps, geometry, resize_first
+    expected, found = both(monkeypatch, lambda: full_size.class_scores(*arguments))
+    assert found.dtype == expected.dtype == dtype
+    tolerance = {torch.float64: 1e-14, torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("given", [-torch.inf, torch.inf, torch.nan, 1e30, -1e30])
+def test_class_scores_of_extreme_logits(monkeypatch, given):
+    """They are those of torch, and concern their own pixels only."""
+    same, maps = Geometry(padded=(2, 4), image=(2, 4), output=(2, 4)), torch.zeros(3, 2, 4)
+    maps[1, 0, 2] = given
+    expected, found = both(monkeypatch, lambda: full_size.class_scores(torch.ones(3, 2), maps, same, True))
+    torch.testing.assert_close(found, expected, equal_nan=True)
 
 
 def test_the_first_of_equals_owns_the_pixel(monkeypatch):
@@ -98,6 +110,7 @@ def test_no_mask_and_gradients_go_to_torch(monkeypatch):
     assert mask_results.served(maps)
     assert not mask_results.served(maps[:0])
     assert not mask_results.served(maps.clone().requires_grad_())
+    assert not mask_results.served(maps, torch.ones(3, 1, requires_grad=True))
     assert full_size.binary(maps[:0], GEOMETRIES[0])[0].shape == (0, 101, 167)
 
 
@@ -106,8 +119,8 @@ def test_the_default_device_does_not_matter(monkeypatch):
     maps, scores, geometry = logits(3, torch.float32), torch.tensor([0.5, 0.75, 1]), GEOMETRIES[0]
 
     def outputs():
-        parts = [x for _, x in full_size.probabilities(maps, geometry, True)]
-        return [*full_size.owners(maps, scores, geometry), *full_size.binary(maps, geometry), *parts]
+        results = *full_size.owners(maps, scores, geometry), *full_size.binary(maps, geometry)
+        return [*results, full_size.class_scores(scores[:, None], maps, geometry, True)]
 
     expected = outputs()
     with torch.device("meta"):
@@ -119,19 +132,22 @@ def test_tensors_of_another_device_are_named():
     maps, scores, axes = logits(3, torch.float32), torch.ones(3), _identity(16, 24)
     masks = torch.empty(3, 16, 24, dtype=torch.bool, device="meta")
     with pytest.raises(ValueError, match="mask_logits must be on the CPU, got meta"):
-        mask_results.mask_probabilities(maps.to("meta"), *axes)
+        mask_results.mask_scores(scores[:, None], maps.to("meta"), axes, axes)
+    with pytest.raises(ValueError, match="probability must be on the CPU"):
+        mask_results.mask_scores(scores[:, None].to("meta"), maps, axes, axes)
     with pytest.raises(ValueError, match="scores must be on the CPU"):
         mask_results.mask_owners(maps, scores.to("meta"), *axes)
     with pytest.raises(ValueError, match="masks must be on the CPU"):
         mask_results.mask_binary(maps, *axes, masks)
     with pytest.raises(ValueError, match="columns' weight must be on the CPU"):
-        mask_results.mask_probabilities(maps, axes[0], (axes[1][0], axes[1][1].to("meta")))
+        mask_results.mask_scores(scores[:, None], maps, axes, (axes[0], (axes[1][0], axes[1][1].to("meta"))))
 
 
 def test_what_does_not_fit_is_an_error():
     maps, index = logits(3, torch.float32), torch.full((5, 1), 24)
-    weight = torch.ones(5, 1)
-    with pytest.raises(RuntimeError, match="sizes do not fit"):
-        mask_results.mask_probabilities(maps, (index - 9, weight), (index, weight))
+    weight, same = torch.ones(5, 1), _identity(5, 5)
+    for bad in ([(index - 9, weight), (index, weight)], same[::-1]), (same, [same[0], (index - 19, weight)]):
+        with pytest.raises(RuntimeError, match="sizes do not fit"):
+            mask_results.mask_scores(torch.ones(3, 1), maps, *bad)
     with pytest.raises(ValueError, match="masks must be bool"):
         mask_results.mask_binary(maps, (index - 9, weight), (index - 1, weight), torch.empty(3, 5, 6, dtype=torch.bool))

@@ -16,7 +16,7 @@ from mask2former.modeling.layers.conv import build_norm, conv_norm, init_xavier
 from mask2former.modeling.layers.linear import Linear, feed_forward
 from mask2former.modeling.layers.position_encoding import sine_position_encoding
 from mask2former.modeling.layers.recompute import Recomputable, recomputed
-from mask2former.ops import ms_deform_attn
+from mask2former.ops import ms_deform_attn_raw
 from mask2former.utils.errors import UserError
 
 # N images (batch x frames), S pixels of all levels, C channels, H heads, L levels, P points
@@ -58,11 +58,9 @@ class MSDeformAttn(nn.Module):
         """
         heads, levels, points = self.num_heads, self.num_levels, self.num_points
         offsets = self.sampling_offsets(query).unflatten(2, (heads, levels, points, 2))
-        weights = self.attention_weights(query).unflatten(2, (heads, levels * points)).softmax(-1)
-        # locations stay in float32 at least: half precision is coarser than a pixel
-        locations = reference[:, None, None, None] + offsets.to(reference.dtype) / pixels[:, None]
+        logits = self.attention_weights(query).unflatten(2, (heads, levels, points))
         value = self.value_proj(value).unflatten(2, (heads, -1))
-        out = ms_deform_attn(value, shapes, locations, weights.unflatten(3, (levels, points)))
+        out = ms_deform_attn_raw(value, shapes, reference, pixels, offsets, logits)
         return self.output_proj(out)
 
 

@@ -156,34 +156,6 @@ void binary(const Maps<T>& maps, uint8_t* masks, double* totals, int64_t* areas,
   }
 }
 
-// out [H,W,Q]
-template <typename T>
-void probabilities(const Maps<T>& maps, T* out, int threads) {
-  constexpr int64_t L = LANES<T>;
-  const Sizes& n = maps.n;
-  const std::vector<T> packed = pack(maps, threads);
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    std::vector<T> line(n.w * L);
-#pragma omp for
-    for (int64_t y = 0; y < n.H; ++y) {
-      for (int64_t g = 0; g < maps.groups(); ++g) {
-        make_line(maps, packed.data() + g * n.h * n.w * L, y, line.data());
-        const int64_t members = maps.members(g);
-        for (int64_t x = 0; x < n.W; ++x) {
-          const Vec<T> p = sigmoid<T>(pixel(maps.columns, line.data(), x));
-          T* to = out + (y * n.W + x) * n.Q + g * L;
-          if (members == L) {
-            store(to, p);
-          } else {
-            for (int64_t l = 0; l < members; ++l) to[l] = p[l];
-          }
-        }
-      }
-    }
-  }
-}
-
 }  // namespace
 }  // namespace m2f::mask_results
 
@@ -207,16 +179,6 @@ void probabilities(const Maps<T>& maps, T* out, int threads) {
         logits, {row_index, row_weight, row_taps}, {column_index, column_weight, column_taps}, {Q, h, w, H, W}};      \
     if (!maps.valid() || threads < 1) return m2f::kBadSize;                                                           \
     m2f::mask_results::binary(maps, masks, totals, areas, boxes, int(threads));                                       \
-    return m2f::kOk;                                                                                                  \
-  }                                                                                                                   \
-  M2F_EXPORT int m2f_mask_probabilities_##SUFFIX(                                                                     \
-      const T* logits, const int64_t* row_index, const T* row_weight, const int64_t* column_index,                    \
-      const T* column_weight, T* out, int64_t Q, int64_t h, int64_t w, int64_t H, int64_t W, int64_t row_taps,        \
-      int64_t column_taps, int64_t threads) {                                                                         \
-    const m2f::mask_results::Maps<T> maps{                                                                            \
-        logits, {row_index, row_weight, row_taps}, {column_index, column_weight, column_taps}, {Q, h, w, H, W}};      \
-    if (!maps.valid() || threads < 1) return m2f::kBadSize;                                                           \
-    m2f::mask_results::probabilities(maps, out, int(threads));                                                        \
     return m2f::kOk;                                                                                                  \
   }
 

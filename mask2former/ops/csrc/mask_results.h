@@ -21,6 +21,11 @@ struct Taps {
   const int64_t* index;  // [size,count]
   const T* weight;
   int64_t count;
+
+  // Whether all lie in what is given.
+  bool inside(int64_t size, int64_t given) const {
+    return std::all_of(index, index + size * count, [=](int64_t i) { return 0 <= i && i < given; });
+  }
 };
 
 // Q queries, h w size of the maps, H W wanted size
@@ -38,10 +43,7 @@ struct Maps {
 
   bool valid() const {
     if (std::min({n.Q, n.h, n.w, n.H, n.W, rows.count, columns.count}) < 1) return false;
-    const auto inside = [](const Taps<T>& taps, int64_t size, int64_t given) {
-      return std::all_of(taps.index, taps.index + size * taps.count, [=](int64_t i) { return 0 <= i && i < given; });
-    };
-    return inside(rows, n.H, n.h) && inside(columns, n.W, n.w);
+    return rows.inside(n.H, n.h) && columns.inside(n.W, n.w);
   }
 };
 

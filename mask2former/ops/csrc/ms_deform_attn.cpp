@@ -1,10 +1,15 @@
 // Multi-scale deformable attention on the CPU. See mask2former/ops/ms_deform_attn.py for what is computed.
 //
-// Loops over D are plain, for the compiler to vectorise; kD = D where it is known when compiling, else 0.
+// The forward pass's loops over D are plain, for the compiler to vectorise; the backward pass writes what it may also
+// read, so that its vectors are ours. kD = D where it is known when compiling, else 0; then a multiple of LANES.
 // Samples outside a level read nothing. They add nothing either, but a NaN or infinity there still makes NaN.
 #include "ms_deform_attn.h"
 
+#include <algorithm>
+#include <limits>
 #include <vector>
+
+#include "neighborhood_attn_simd.h"
 
 #ifdef __AVX512F__
 #pragma GCC target("prefer-vector-width=256")  // forward as fast, backward a tenth faster than with 512 (Zen 4)
@@ -12,6 +17,11 @@
 
 namespace m2f {
 namespace {
+
+using neighborhood::LANES;
+using neighborhood::load;
+using neighborhood::store;
+using neighborhood::Vec;
 
 // Not zero, but NaN, where a number is not finite.
 template <typename T>
@@ -90,6 +100,48 @@ void forward(const T* value, const std::vector<Level>& levels, const T* location
   }
 }
 
+// Softmax of the first count numbers; from there to a multiple of LANES there is -infinity.
+template <typename T>
+void softmax(T* numbers, int64_t count) {
+  T highest = numbers[0], sum = 0;
+  for (int64_t i = 1; i < count; ++i) highest = std::max(highest, numbers[i]);
+  for (int64_t i = 0; i < count; i += LANES<T>) {
+    store(numbers + i, neighborhood::exp_of_negative<T>(load(numbers + i) - highest));
+  }
+  for (int64_t i = 0; i < count; ++i) sum += numbers[i];
+  for (int64_t i = 0; i < count; ++i) numbers[i] /= sum;
+}
+
+// The same from what the projections give: locations are reference [Q,2] plus offsets in pixels, weights the softmax of
+// logits. Both exist for one query and head at a time.
+template <typename T, int kD>
+void forward_raw(const T* value, const std::vector<Level>& levels, const T* reference, const T* offsets,
+                 const T* logits, const Sizes& n, T* out, int threads) {
+  const int64_t samples = n.L * n.P, padded = (samples + LANES<T> - 1) / LANES<T> * LANES<T>;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    std::vector<T> locations(samples * 2), weights(padded);
+#pragma omp for schedule(dynamic, 64)
+    for (int64_t bq = 0; bq < n.B * n.Q; ++bq) {
+      const T* image = value + bq / n.Q * n.S * n.H * n.D;
+      const T* place = reference + bq % n.Q * 2;
+      for (int64_t h = 0; h < n.H; ++h) {
+        const int64_t i = bq * n.H + h;
+        for (int64_t l = 0; l < n.L; ++l) {
+          const T sizes[2] = {T(levels[l].w), T(levels[l].h)};
+          for (int64_t s = l * n.P * 2; s < (l + 1) * n.P * 2; ++s) {
+            locations[s] = place[s % 2] + offsets[i * samples * 2 + s] / sizes[s % 2];
+          }
+        }
+        std::fill(std::copy_n(logits + i * samples, samples, weights.begin()), weights.end(),
+                  -std::numeric_limits<T>::infinity());
+        softmax(weights.data(), samples);
+        gather<T, kD>(image + h * n.D, levels, locations.data(), weights.data(), n, out + i * n.D);
+      }
+    }
+  }
+}
+
 // Gradients of one sample. grad_value and value start at its image, level and head.
 template <typename T, int kD>
 inline void scatter(const T* grad, const T* value, const Level& level, const T* location, T weight, const Sizes& n,
@@ -106,19 +158,24 @@ inline void scatter(const T* grad, const T* value, const Level& level, const T* 
     return;
   }
   T products[4] = {0, 0, 0, 0};  // of the gradient and each corner's pixel
+  Vec<T> parts[4] = {};          // of these, to be added up at once
   for (int k = 0; k < 4; ++k) {
     if (!corners.inside[k]) continue;
     const T share = weight * corners.share(k);
     const T* pixel = value + corners.offset[k];
     T* grad_pixel = grad_value + corners.offset[k];
-    T product = 0;
-#pragma omp simd reduction(+ : product)
-    for (int64_t d = 0; d < D; ++d) {
-      product += grad[d] * pixel[d];
+    const int64_t whole = kD ? kD : D / LANES<T> * LANES<T>;
+    for (int64_t d = 0; d < whole; d += LANES<T>) {
+      const Vec<T> upper = load(grad + d);
+      parts[k] += upper * load(pixel + d);
+      store(grad_pixel + d, load(grad_pixel + d) + share * upper);
+    }
+    for (int64_t d = whole; d < D; ++d) {
+      products[k] += grad[d] * pixel[d];
       grad_pixel[d] += share * grad[d];
     }
-    products[k] = product;
   }
+  neighborhood::add_lanes<T>(parts, products);
   *grad_weight = 0;
   for (int k = 0; k < 4; ++k) *grad_weight += corners.share(k) * products[k];
   const T along_row = corners.top * (products[1] - products[0]) + corners.bottom * (products[3] - products[2]);
@@ -178,7 +235,8 @@ void backward(const T* grad, const T* value, const std::vector<Level>& levels, c
 }  // namespace m2f
 
 // Shapes as in Python, all contiguous: value [B,S,H,D], shapes [L,2] (h, w), locations [B,Q,H,L,P,2],
-// weights [B,Q,H,L,P], out and grad [B,Q,H,D]; grad_value is zero when called, other results are overwritten.
+// weights and logits [B,Q,H,L,P], reference [Q,2], offsets as locations, out and grad [B,Q,H,D]; grad_value is zero
+// when called, other results are overwritten.
 #define M2F_MS_DEFORM_ATTN(T, SUFFIX)                                                                                 \
   M2F_EXPORT int m2f_ms_deform_attn_forward_##SUFFIX(                                                                 \
       const T* value, const int64_t* shapes, const T* locations, const T* weights, T* out, int64_t B, int64_t S,      \
@@ -188,6 +246,16 @@ void backward(const T* grad, const T* value, const std::vector<Level>& levels, c
     if (!m2f::fits(n, levels)) return m2f::kBadSize;                                                                  \
     const auto run = D == 32 ? m2f::forward<T, 32> : m2f::forward<T, 0>;                                              \
     run(value, levels, locations, weights, n, out, int(threads));                                                     \
+    return m2f::kOk;                                                                                                  \
+  }                                                                                                                   \
+  M2F_EXPORT int m2f_ms_deform_attn_raw_##SUFFIX(                                                                     \
+      const T* value, const int64_t* shapes, const T* reference, const T* offsets, const T* logits, T* out,           \
+      int64_t B, int64_t S, int64_t H, int64_t D, int64_t Q, int64_t L, int64_t P, int64_t threads) {                 \
+    const m2f::Sizes n{B, S, H, D, Q, L, P};                                                                          \
+    const auto levels = m2f::read_levels(shapes, L);                                                                  \
+    if (!m2f::fits(n, levels) || L * P < 1) return m2f::kBadSize;                                                     \
+    const auto run = D == 32 ? m2f::forward_raw<T, 32> : m2f::forward_raw<T, 0>;                                      \
+    run(value, levels, reference, offsets, logits, n, out, int(threads));                                             \
     return m2f::kOk;                                                                                                  \
   }                                                                                                                   \
   M2F_EXPORT int m2f_ms_deform_attn_backward_##SUFFIX(                                                                \

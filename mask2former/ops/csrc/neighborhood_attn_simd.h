@@ -78,14 +78,40 @@ inline void interleave(Vec<T>* v) {
   for (int i = 0; i < L; ++i) v[i] = out[i];
 }
 
+// Lane l of vector i changes places with lane i of vector l.
+template <typename T>
+inline void transpose(Vec<T>* v) {
+  for (int step = 1; step < LANES<T>; step *= 2) interleave<T>(v);
+}
+
 // to [L,L], rows to_stride apart, is the transposed of from [L,L], rows from_stride apart.
 template <typename T>
 inline void transpose(const T* from, int64_t from_stride, T* to, int64_t to_stride) {
   Vec<T> v[LANES<T>];
   for (int i = 0; i < LANES<T>; ++i) v[i] = load(from + i * from_stride);
-  for (int step = 1; step < LANES<T>; step *= 2) interleave<T>(v);
+  transpose<T>(v);
   for (int i = 0; i < LANES<T>; ++i) store(to + i * to_stride, v[i]);
 }
+
+// To each of four numbers all lanes of its vector.
+template <typename T>
+inline void add_lanes(const Vec<T>* v, T* sums) {
+  constexpr int L = LANES<T>;
+  Index<T> low, high, left, right;
+  for (int l = 0; l < L; ++l) {
+    low[l] = l / 2 + l % 2 * L;
+    high[l] = low[l] + L / 2;
+    left[l] = l / 4 * 2 + l % 2 + l / 2 % 2 * L;
+    right[l] = left[l] + L / 2;
+  }
+  const Vec<T> a = __builtin_shuffle(v[0], v[1], low) + __builtin_shuffle(v[0], v[1], high);  // lanes of 0, 1, 0, ...
+  const Vec<T> b = __builtin_shuffle(v[2], v[3], low) + __builtin_shuffle(v[2], v[3], high);  // and of 2, 3, 2, ...
+  const Vec<T> c = __builtin_shuffle(a, b, left) + __builtin_shuffle(a, b, right);  // of 0, 1, 2, 3, 0, ...
+  for (int l = 0; l < L; ++l) sums[l % 4] += c[l];
+}
+
+template <typename T>
+constexpr T reciprocal_factorial(int n) { return n == 0 ? T(1) : reciprocal_factorial<T>(n - 1) / T(n); }
 
 // exp(x) for x <= 0 or little more, to about one unit in the last place; exp(-inf) is 0, exp(NaN) is NaN.
 template <typename T>
@@ -96,8 +122,8 @@ inline Vec<T> exp_of_negative(Vec<T> x) {
   const Vec<T> shifted = y * T(1.44269504088896340736) + broadcast<T>(S::magic);
   const Vec<T> n = shifted - broadcast<T>(S::magic);
   const Vec<T> r = (y - n * S::ln2_high) - n * S::ln2_low;  // |r| <= ln(2) / 2
-  Vec<T> p = broadcast<T>(1);
-  for (int i = S::terms; i > 0; --i) p = p * (r * T(1.0 / i)) + T(1);  // Taylor's series
+  Vec<T> p = broadcast<T>(reciprocal_factorial<T>(S::terms));
+  for (int i = S::terms - 1; i >= 0; --i) p = p * r + reciprocal_factorial<T>(i);  // Taylor's series
   Index<T> bits, zero;
   std::memcpy(&bits, &shifted, sizeof bits);
   const Vec<T> magic = broadcast<T>(S::magic);
