@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 import mask2former.ops  # noqa: F401  (registers the op below)
 
@@ -30,8 +30,11 @@ def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:
 
 
 def count_flops(call: Callable[[], Any]) -> tuple[Any, int]:
-    """What `call` returns, and the FLOPs of its matrix products, convolutions and attention."""
-    ours = {torch.ops.mask2former.neighborhood_attention_2d: _neighborhood_flops}  # no operator of torch's own
+    """What `call` returns, and the FLOPs of its matrix products, convolutions and attention, repeated ones too."""
+    ours = {  # what the counter does not know
+        torch.ops.mask2former.neighborhood_attention_2d: _neighborhood_flops,
+        torch.ops.mkldnn._convolution_pointwise_: _accumulated_flops,
+    }
     with FlopCounterMode(display=False, custom_mapping=ours) as counter:
         found = call()
     return found, counter.get_total_flops()
@@ -40,3 +43,8 @@ def count_flops(call: Callable[[], Any]) -> tuple[Any, int]:
 def _neighborhood_flops(q, k, v, rpb, kernel_size: int, *settings, out_val=None, **kwargs) -> int:
     """Of the shape q [B,N,H,W,D]: two products, each query with kernel_size**2 keys and values."""
     return 2 * 2 * kernel_size**2 * torch.Size(q).numel()
+
+
+def _accumulated_flops(total, x, weight, *settings, out_val=None, **kwargs) -> int:
+    """Of the shapes [N,C,H,W] of a result and a map, and of the weights of the convolution between them."""
+    return conv_flop_count(x, weight, total)

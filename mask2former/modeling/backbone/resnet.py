@@ -90,8 +90,8 @@ class BottleneckBlock(Recomputable):
         self.conv3 = _conv(bottleneck_channels, out_channels, 1, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.conv3(F.relu_(self.conv2(F.relu_(self.conv1(x)))))
-        return F.relu_(out.add_(x if self.shortcut is None else self.shortcut(x)))
+        out = F.relu_(self.conv2(F.relu_(self.conv1(x))))
+        return self.conv3.onto(x if self.shortcut is None else self.shortcut(x), out)
 
 
 class ResNet(nn.Module):

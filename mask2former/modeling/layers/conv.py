@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torchvision.ops import FrozenBatchNorm2d
 
+from mask2former.modeling.layers import onednn
 from mask2former.utils.errors import UserError
 
 # N batch, C channels, H W map size
@@ -106,14 +107,35 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if self._folds(x):
-            scale, shift = scale_and_shift(self.norm)
-            bias = shift if self.bias is None else shift + self.bias * scale
-            x = _ScaledConvolution.apply(x, self.weight, scale, bias, *self._geometry)
+            x = _ScaledConvolution.apply(x, self.weight, *self._scale_and_bias(), *self._geometry)
         else:
             x = super().forward(x)
             if self.norm is not None:
                 x = self.norm(x)
         return x if self.activation is None else self.activation(x)
+
+    def onto(self, total: Tensor, x: Tensor) -> Tensor:
+        """``relu(total + conv(x))``; where no gradient is asked for, written over ``total``.
+
+        On the CPU in the kernel of the convolution: a new map as large as a ResNet's first ones takes longer to get
+        from the system than to compute.
+        """
+        layout = {"memory_format": torch.channels_last}
+        in_kernel = not torch.is_grad_enabled() and _is_fixed(self.norm) and self.activation is None
+        if not (in_kernel and onednn.usable(x) and total.is_contiguous(**layout) and x.is_contiguous(**layout)):
+            return F.relu_(self(x).add_(total))
+        scale, bias = self._scale_and_bias()
+        stride, padding, dilation, groups = self._geometry
+        return torch.ops.mkldnn._convolution_pointwise_(
+            *(total, x, self.weight * scale[:, None, None, None], bias),
+            *(padding, stride, dilation, groups),
+            *("add", 1.0, "relu", [], ""),
+        )
+
+    def _scale_and_bias(self) -> tuple[Tensor, Tensor]:
+        """Those of a norm with fixed statistics, [C] each; the bias of the convolution is in the latter."""
+        scale, shift = scale_and_shift(self.norm)
+        return scale, shift if self.bias is None else shift + self.bias * scale
 
     @property
     def _geometry(self) -> tuple:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from mask2former.modeling.layers import onednn
+
 # R rows: pixels of all images; C channels
 
 _MANY_ROWS = 512  # below, reordering the weights costs more than the kernel gains
@@ -106,17 +108,7 @@ def _two_layers(
 
 
 def _by_convolution(x: Tensor, weight: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and x.numel() >= _MANY_ROWS * x.shape[-1]
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
-        and not torch.is_autocast_enabled("cpu")
-        # a traced graph keeps the plain product, which every runtime knows
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-    )
+    return x.numel() >= _MANY_ROWS * x.shape[-1] and weight.dtype == torch.float32 and onednn.usable(x)
 
 
 class Mlp(nn.Module):

@@ -1,0 +1,20 @@
+"""When oneDNN's kernels, which torch brings for the CPU, may be called by name."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def usable(x: Tensor) -> bool:
+    """Whether a product with ``x`` may go there: float32 on the CPU, eagerly."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+        and not torch.is_autocast_enabled("cpu")
+        # a traced graph keeps the plain operators, which every runtime knows
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+    )

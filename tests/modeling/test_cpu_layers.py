@@ -1,0 +1,108 @@
+"""The CPU's own ways through linear layers, feed-forward nets, norms and residual blocks change no result."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mask2former.modeling.backbone.resnet import BottleneckBlock
+from mask2former.modeling.layers import linear as module
+from mask2former.modeling.layers import onednn
+from mask2former.modeling.layers.conv import Conv2d, FrozenBatchNorm, GroupNorm
+from mask2former.modeling.layers.linear import Linear, feed_forward, linear
+from mask2former.modeling.layers.recompute import recomputed
+
+ROWS = module._MANY_ROWS
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+
+
+def grads(out, leaves):
+    return torch.autograd.grad(out.sin().sum(), leaves)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(ROWS + 3, 12), (2, ROWS, 12), (2, 3, ROWS, 12), (0, ROWS, 12)])
+def test_a_linear_layer_over_many_rows(shape, bias):
+    x, weight = torch.randn(shape, requires_grad=True), torch.randn(7, 12, requires_grad=True)
+    shift = torch.randn(7) if bias else None
+    found, wanted = linear(x, weight, shift), F.linear(x, weight, shift)
+    assert found.shape == wanted.shape and found.is_contiguous()
+    torch.testing.assert_close(found, wanted, **CLOSE)
+    torch.testing.assert_close(grads(found, (x, weight)), grads(wanted, (x, weight)), **CLOSE)
+
+
+def test_a_linear_layer_over_rows_that_lie_apart():
+    x, layer = torch.randn(12, 2 * ROWS).t()[::2], Linear(12, 5)
+    torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), **CLOSE)
+
+
+@pytest.fixture
+def small_portions(monkeypatch):
+    monkeypatch.setattr(module, "_HIDDEN_BYTES", 4 * 20 * 100)  # 100 rows of 20 values for each thread
+
+
+@pytest.mark.parametrize("activation", [F.relu, F.gelu])
+@pytest.mark.parametrize("frozen", [(), ("weight",), ("weight", "bias")])
+def test_a_feed_forward_net_in_portions(small_portions, activation, frozen):
+    first, second, x = Linear(12, 20), Linear(20, 12), torch.randn(2, ROWS, 12, requires_grad=True)
+    for name in frozen:
+        getattr(first, name).requires_grad_(False)
+    leaves = [x, *(p for p in (*first.parameters(), *second.parameters()) if p.requires_grad)]
+    found = feed_forward(x, first, second, activation, nn.Dropout(0.0))
+    assert "InPortions" in type(found.grad_fn).__name__
+    wanted = F.linear(activation(F.linear(x, first.weight, first.bias)), second.weight, second.bias)
+    torch.testing.assert_close(found, wanted, **CLOSE)
+    torch.testing.assert_close(grads(found, leaves), grads(wanted, leaves), **CLOSE)
+
+
+@pytest.mark.parametrize("keep_hidden", [True, False])
+def test_dropout_that_acts_is_the_same_in_both_passes(small_portions, keep_hidden):
+    first, second, x = Linear(12, 20), Linear(20, 1), torch.randn(ROWS, 12, requires_grad=True)
+    out = feed_forward(x, first, second, torch.ones_like, nn.Dropout(0.5), keep_hidden)
+    (found,) = torch.autograd.grad(out.sum(), second.weight)
+    # every hidden value is one, so that what was kept of it is what its weight's gradient counts
+    torch.testing.assert_close((second.weight * found).sum() + ROWS * second.bias[0], out.sum(), rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+@pytest.mark.parametrize("grad", [True, False])
+def test_group_norm_of_channels_last_maps_is_accurate(offset, grad):
+    norm = GroupNorm(4, 32)
+    nn.init.uniform_(norm.weight), nn.init.normal_(norm.bias)
+    x = (torch.randn(2, 32, 40, 37) + offset).contiguous(memory_format=torch.channels_last)
+    precise = x.double().requires_grad_()
+    wanted = F.group_norm(precise, 4, norm.weight.double(), norm.bias.double())
+    with torch.set_grad_enabled(grad):
+        leaf = x.clone(memory_format=torch.preserve_format).requires_grad_(grad)
+        found = norm(leaf * 1)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=2e-5)
+    if grad:
+        (here,), (there,) = grads(found, [leaf]), grads(wanted, [precise])
+        torch.testing.assert_close(here.double(), there, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels, stride", [(32, 1), (16, 2)])
+def test_a_block_that_adds_in_the_kernel(channels, stride, monkeypatch):
+    settings = {"norm": "FrozenBN", "num_groups": 1, "stride_in_1x1": False, "dilation": 1}
+    block = BottleneckBlock(channels, 32, 8, stride=stride, **settings).eval()
+    for norm in (m for m in block.modules() if isinstance(m, FrozenBatchNorm)):
+        norm.running_var.uniform_(0.5, 2), norm.bias.normal_()
+    x = torch.randn(2, channels, 10, 9).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        found = block(x.clone(memory_format=torch.preserve_format))
+        monkeypatch.setattr(onednn, "usable", lambda x: False)
+        torch.testing.assert_close(found, block(x), **CLOSE)
+
+
+def test_nothing_is_overwritten_where_gradients_are_asked_for():
+    conv, total = Conv2d(4, 6, 1, norm=FrozenBatchNorm(6)), torch.randn(2, 6, 5, 5)
+    before = total.clone()
+    conv.onto(total, torch.randn(2, 4, 5, 5))
+    assert torch.equal(total, before)
+
+
+def test_statistics_are_not_counted_twice():
+    counting = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    recomputed(counting, torch.randn(2, 3, 5, 5)).sum().backward()
+    assert counting[1].num_batches_tracked == 1
