@@ -51,11 +51,10 @@ def feed_forward(
     On the CPU some rows are computed after the other, in both passes: the hidden maps of large images would be the
     largest of the model, and new memory costs more time there than the products that fill it.
     """
-
     drops = drop.training and drop.p > 0
     if _by_convolution(x, first.weight) and not drops:
         rows = _HIDDEN_BYTES * torch.get_num_threads() // (first.out_features * x.element_size())
-        return _InPortions.apply(activation, rows, x, first.weight, first.bias, second.weight, second.bias)
+        return _InPortions.apply(activation, max(1, rows), x, first.weight, first.bias, second.weight, second.bias)
 
     def net(rows: Tensor) -> Tensor:
         return second(drop(activation(first(rows))))
