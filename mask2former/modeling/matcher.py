@@ -19,7 +19,7 @@ from mask2former.modeling.losses import focal_terms
 from mask2former.modeling.sampling import Sampling
 from mask2former.modeling.targets import Targets
 from mask2former.modeling.transformer_decoder.output import QueryPredictions
-from mask2former.ops.point_sample import at_once
+from mask2former.ops.point_sample import masks_at_once
 
 # L layers, B batch, Q queries, K classes, M targets of all images, N of one, T frames, P samples per mask
 
@@ -76,7 +76,7 @@ class HungarianMatcher(nn.Module):
         columns = []
         for image, (label, classes) in enumerate(zip(labels, targets.classes.split(targets.counts))):
             embed = predictions.mask_embed[:, image].to(dtype)  # [L,Q,C]
-            layers = at_once(embed.shape[1] * sampled.shape[2], embed.device)
+            layers = masks_at_once(embed.shape[1] * sampled.shape[2], embed.device)
             cost = torch.cat([self._mask_costs(some @ sampled[image], label) for some in embed.split(layers)])
             columns.append(cost - self.class_weight * probability[:, image][..., classes])
         return torch.cat(columns, 2)

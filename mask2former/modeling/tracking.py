@@ -120,7 +120,8 @@ class TrackLinker:
         # of a track that the window before did not have, its last frame is the nearest there is
         of_lost = _worth(objects, lost.objects, frames=1, in_sight=False)
         of_before = _worth(objects, before.objects, frames=max(1, overlap), in_sight=True)
-        worth, ids = torch.cat([of_lost, of_before], 1).numpy(), lost.ids + before.ids
+        # a model that diverged links nothing
+        worth, ids = torch.cat([of_lost, of_before], 1).nan_to_num(nan=0).numpy(), lost.ids + before.ids
         # pairs that are worth nothing stay apart, so that a sure link is not given up for two doubtful ones
         for row, column in zip(*linear_sum_assignment(worth, maximize=True)):
             if worth[row, column] > 0:

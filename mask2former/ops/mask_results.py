@@ -79,6 +79,8 @@ def mask_scores(
     """
     arguments, sizes = _arguments(mask_logits, *to_image)
     _on_host({"probability": probability})
+    if probability.dim() != 2 or len(probability) != len(mask_logits):
+        raise ValueError(f"probability must be [Q={len(mask_logits)},K], got shape {tuple(probability.shape)}")
     last_taps, last_sizes = _taps(*to_output, arguments[0].dtype)
     classes = probability.shape[1]
     out = empty_large((classes, *last_sizes[:2]), arguments[0].dtype, mask_logits.device)

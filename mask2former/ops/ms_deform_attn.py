@@ -53,7 +53,7 @@ def ms_deform_attn_raw(
     """:func:`ms_deform_attn` from what a module's projections give it.
 
     reference  [Q,2], (x, y) in [0,1], at least float32: a query's own place on every level
-    pixels     [L,2], (w, h) of each level, like reference
+    pixels     [L,2], (w, h) of each level: spatial_shapes turned round, on the device of reference and in its dtype
     offsets    [B,Q,H,L,P,2], in pixels of the level, from reference to where is sampled
     logits     [B,Q,H,L,P], whose softmax over levels and points are the weights
 
@@ -61,7 +61,7 @@ def ms_deform_attn_raw(
     instead of two tensors that are together larger than the value.
     """
     if _takes_raw(value, reference, offsets, logits):
-        _check(value, spatial_shapes, offsets, logits)
+        _check(value, spatial_shapes, offsets, logits, ("offsets", "logits"))
         if reference.shape != (offsets.shape[1], 2):
             raise ValueError(f"reference must be [Q={offsets.shape[1]},2], got shape {tuple(reference.shape)}")
         return _raw_op(value, spatial_shapes, reference, offsets, logits)
@@ -80,8 +80,14 @@ def _takes_raw(*tensors: Tensor) -> bool:
     return not graph and backend(_NAME, "cpu") == "cpp"
 
 
-def _check(value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor) -> None:
-    """What can be told without reading data."""
+def _check(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    names: tuple[str, str] = ("sampling_locations", "attention_weights"),
+) -> None:
+    """What can be told without reading data; ``names`` of the last two in errors."""
     if value.dim() != 4:
         raise ValueError(f"value must be [B,S,H,D], got shape {tuple(value.shape)}")
     batch, _, heads, _ = value.shape
@@ -96,17 +102,15 @@ def _check(value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, at
         2,
     ):
         raise ValueError(
-            f"sampling_locations must be [B={batch},Q,H={heads},L={levels},P,2], got shape {tuple(location_shape)}"
+            f"{names[0]} must be [B={batch},Q,H={heads},L={levels},P,2], got shape {tuple(location_shape)}"
         )
     if attention_weights.shape != location_shape[:-1]:
         raise ValueError(
-            f"attention_weights must be {tuple(location_shape[:-1])} as sampling_locations, "
-            f"got shape {tuple(attention_weights.shape)}"
+            f"{names[1]} must be {tuple(location_shape[:-1])} as {names[0]}, got shape {tuple(attention_weights.shape)}"
         )
     if spatial_shapes.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"spatial_shapes must be int64 or int32, got {spatial_shapes.dtype}")
-    floats = {"value": value, "sampling_locations": sampling_locations, "attention_weights": attention_weights}
-    for name, tensor in floats.items():
+    for name, tensor in zip(("value", *names), (value, sampling_locations, attention_weights)):
         if not tensor.is_floating_point():
             raise TypeError(f"{name} must be floating, got {tensor.dtype}")
         if tensor.device != value.device:

@@ -21,7 +21,7 @@ def random_points(count: int, points: int, like: Tensor) -> Tensor:
     return torch.rand(count, points, 2, device=like.device, dtype=dtype)
 
 
-def at_once(samples: int, device: torch.device) -> int:
+def masks_at_once(samples: int, device: torch.device) -> int:
     """How many masks of ``samples`` points are looked at together, at least one.
 
     On the CPU they are to stay in its cache. Elsewhere many keep the device busy, but those of a thousand masks would
@@ -51,7 +51,7 @@ def sample_mask(pixels: Tensor, places: Tensor, size: tuple[int, int], points: T
         size: (H, W) of the map that the points are spread over.
         points: in [0,1].
     """
-    portion = at_once(points.shape[-2], points.device)
+    portion = masks_at_once(points.shape[-2], points.device)
     portions = places.split(portion)
     points_of = [points] * len(portions) if points.dim() == 2 else points.split(portion)
     return torch.cat([_sample_portion(pixels, *of, size) for of in zip(portions, points_of)])
@@ -95,7 +95,7 @@ def uncertain_points(logits: Tensor, points: int, oversample_ratio: float, impor
     Of ``oversample_ratio * P`` random candidates the ``importance_ratio * P`` least certain ones are kept; the
     others are drawn anew, uniformly.
     """
-    portion = at_once(int(points * oversample_ratio), logits.device)
+    portion = masks_at_once(int(points * oversample_ratio), logits.device)
     portions = [_uncertain(some, points, oversample_ratio, importance_ratio) for some in logits.split(portion)]
     return torch.cat(portions)
 

@@ -8,6 +8,7 @@ from torch import nn
 from mask2former.modeling.backbone.resnet import BottleneckBlock
 from mask2former.modeling.layers import linear as module
 from mask2former.modeling.layers import onednn
+from mask2former.modeling.layers.attention import FFNLayer
 from mask2former.modeling.layers.conv import Conv2d, FrozenBatchNorm, GroupNorm
 from mask2former.modeling.layers.linear import Linear, feed_forward, linear
 from mask2former.modeling.layers.recompute import recomputed
@@ -106,3 +107,41 @@ def test_statistics_are_not_counted_twice():
     counting = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     recomputed(counting, torch.randn(2, 3, 5, 5)).sum().backward()
     assert counting[1].num_batches_tracked == 1
+
+
+@pytest.fixture
+def block():
+    settings = {"norm": "FrozenBN", "num_groups": 1, "stride_in_1x1": False, "dilation": 1, "stride": 1}
+    return BottleneckBlock(32, 32, 8, **settings).eval().to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_graphs_keep_the_plain_operators(block, grad, tmp_path):
+    net = FFNLayer(32, 64, 0.0, False).eval()
+    x, rows = torch.randn(1, 32, 24, 24).contiguous(memory_format=torch.channels_last), torch.randn(1, ROWS, 32)
+    with torch.set_grad_enabled(grad):
+        wanted = block(x.clone()), net(rows)
+        for module, argument, found in zip((block, net), (x, rows), wanted):
+            exported = torch.export.export(module, (argument.clone(),), strict=True).module()
+            torch.testing.assert_close(exported(argument.clone()), found, **CLOSE)
+            traced = torch.jit.trace(module, argument.clone(), check_trace=False)
+            torch.jit.save(traced, tmp_path / "traced.pt")
+            torch.testing.assert_close(traced(argument.clone()), found, **CLOSE)
+
+
+def test_layers_that_are_more_than_their_weights_are_called(small_portions):
+    first, second, x = Linear(12, 20), Linear(20, 12), torch.randn(ROWS, 12)
+    calls = []
+    first.register_forward_hook(lambda *args: calls.append(args))
+    feed_forward(x, first, second, F.relu, nn.Dropout(0.0))
+    assert len(calls) == 1
+
+
+def test_sizes_without_values():
+    assert linear(torch.ones(ROWS, 0), torch.ones(3, 0), torch.ones(3)).sum() == 3 * ROWS
+    with torch.no_grad():
+        assert GroupNorm(4, 32)(torch.ones(0, 32, 5, 5)).shape == (0, 32, 5, 5)
+
+
+def test_shapes_alone_are_enough(block):
+    assert block.to("meta")(torch.ones(1, 32, 5, 5, device="meta")).shape == (1, 32, 5, 5)

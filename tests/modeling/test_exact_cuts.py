@@ -100,7 +100,7 @@ def test_costs_of_some_layers_at_a_time_are_those_of_all(tiny_cfg, make_inputs, 
     model = build_model(tiny_cfg).double()
     torch.manual_seed(1)
     wanted = model(make_inputs())
-    monkeypatch.setattr(matcher, "at_once", lambda *_: 1)
+    monkeypatch.setattr(matcher, "masks_at_once", lambda *_: 1)
     torch.manual_seed(1)
     torch.testing.assert_close(model(make_inputs()), wanted)
 
@@ -108,7 +108,7 @@ def test_costs_of_some_layers_at_a_time_are_those_of_all(tiny_cfg, make_inputs, 
 def test_uncertain_points_of_portions_are_uncertain_too(monkeypatch):
     torch.manual_seed(0)
     logits = (torch.arange(32.0) - 15.5).expand(5, 32, 32)  # zero in the middle column
-    monkeypatch.setattr(point_sample, "at_once", lambda *_: 2)
+    monkeypatch.setattr(point_sample, "masks_at_once", lambda *_: 2)
     points = point_sample.uncertain_points(logits, 100, 3.0, 0.75)
     assert points.shape == (5, 100, 2)
     assert ((points[:, :75, 0] - 0.5).abs() < 0.25).all()  # the least certain quarter of the candidates is kept

@@ -122,3 +122,9 @@ def test_memory_of_a_window_is_not_held_by_tracks_out_of_sight():
     assert linker.knows(1)
     held = [known.objects.masks.untyped_storage().nbytes() for known in linker._known]
     assert held == [2 * 4 * 4, 0]
+
+
+def test_classes_that_are_not_numbers_are_linked_to_nothing():
+    linker, nothing = TrackLinker(), [[float("nan")] * 3]
+    assert linker.link(bars((0, 20), classes=nothing), 0) == [1]
+    assert linker.link(bars((0, 20), classes=nothing), 0) == [2]

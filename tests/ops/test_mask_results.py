@@ -151,3 +151,8 @@ def test_what_does_not_fit_is_an_error():
             mask_results.mask_scores(torch.ones(3, 1), maps, *bad)
     with pytest.raises(ValueError, match="masks must be bool"):
         mask_results.mask_binary(maps, (index - 9, weight), (index - 1, weight), torch.empty(3, 5, 6, dtype=torch.bool))
+
+
+def test_scores_of_other_queries_are_an_error():
+    with pytest.raises(ValueError, match=r"probability must be \[Q=3,K\]"):
+        mask_results.mask_scores(torch.ones(2, 1), logits(3, torch.float32), _identity(5, 5), _identity(5, 5))

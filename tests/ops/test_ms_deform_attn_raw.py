@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_named():
     value, reference, offsets, logits = make()
     with pytest.raises(ValueError, match=r"reference must be \[Q=7,2\]"):
         raw(value, reference[:3], offsets, logits)
-    with pytest.raises(ValueError, match="attention_weights must be"):
+    with pytest.raises(ValueError, match="logits must be"):
         raw(value, reference, offsets, logits[..., :1])
     with pytest.raises(ValueError, match="cover 39 pixels"):
         raw(value[:, 1:], reference, offsets, logits)

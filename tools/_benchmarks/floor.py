@@ -31,10 +31,9 @@ def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:
 
 def count_flops(call: Callable[[], Any]) -> tuple[Any, int]:
     """What `call` returns, and the FLOPs of its matrix products, convolutions and attention, repeated ones too."""
-    ours = {  # what the counter does not know
-        torch.ops.mask2former.neighborhood_attention_2d: _neighborhood_flops,
-        torch.ops.mkldnn._convolution_pointwise_: _accumulated_flops,
-    }
+    ours = {torch.ops.mask2former.neighborhood_attention_2d: _neighborhood_flops}  # what the counter does not know
+    if torch.backends.mkldnn.is_available():
+        ours[torch.ops.mkldnn._convolution_pointwise_] = _accumulated_flops
     with FlopCounterMode(display=False, custom_mapping=ours) as counter:
         found = call()
     return found, counter.get_total_flops()

@@ -57,7 +57,10 @@ STEMS = {"basic": BasicStem, "deeplab": DeepLabStem}
 
 
 class BottleneckBlock(Recomputable):
-    """1x1, 3x3, 1x1 with a shortcut; the stride sits in the first 1x1 (MSRA) or in the 3x3 (torchvision)."""
+    """1x1, 3x3, 1x1 with a shortcut; the stride sits in the first 1x1 (MSRA) or in the 3x3 (torchvision).
+
+    Without gradients a block may write its result over its input: who keeps maps from hooks inside a stage copies them.
+    """
 
     def __init__(
         self,

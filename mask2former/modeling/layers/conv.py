@@ -46,7 +46,8 @@ class GroupNorm(nn.GroupNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last):
+        ours = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and x.numel()
+        if not ours or not x.is_contiguous(memory_format=torch.channels_last):
             return super().forward(x)
         x = x.sub_(self._per_group(x.detach().mean((2, 3))))
         if torch.is_grad_enabled():
@@ -106,7 +107,10 @@ class Conv2d(nn.Conv2d):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._folds(x):
+        if not torch.is_grad_enabled() and _is_fixed(self.norm):
+            scale, bias = self._scale_and_bias()
+            x = self._conv_forward(x, self.weight * scale[:, None, None, None], bias)
+        elif self._folds(x):
             x = _ScaledConvolution.apply(x, self.weight, *self._scale_and_bias(), *self._geometry)
         else:
             x = super().forward(x)
@@ -115,7 +119,7 @@ class Conv2d(nn.Conv2d):
         return x if self.activation is None else self.activation(x)
 
     def onto(self, total: Tensor, x: Tensor) -> Tensor:
-        """``relu(total + conv(x))``; where no gradient is asked for, written over ``total``.
+        """``relu(total + conv(x))``; where no gradient is asked for, it may be written over ``total``.
 
         On the CPU in the kernel of the convolution: a new map as large as a ResNet's first ones takes longer to get
         from the system than to compute.
@@ -142,14 +146,12 @@ class Conv2d(nn.Conv2d):
         return self.stride, self.padding, self.dilation, self.groups
 
     def _folds(self, x: Tensor) -> bool:
-        if not torch.is_grad_enabled():
-            return _is_fixed(self.norm)
+        """Whether the norm goes into the weights though gradients are asked for."""
+        device = x.device.type
         # half precision would round weights that the norm has scaled, not those that were trained
-        return (
-            isinstance(self.norm, FrozenBatchNorm)
-            and self.bias is None
-            and not torch.is_autocast_enabled(x.device.type)
-        )
+        half = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        fixed = isinstance(self.norm, FrozenBatchNorm) and self.bias is None and self.padding_mode == "zeros"
+        return fixed and not half and not onednn.traced()
 
 
 class _ScaledConvolution(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""Linear layers over many rows, by the fastest kernel there is for them on the CPU, and feed-forward nets of two."""
+"""Linear layers over many rows, by a faster kernel on the CPU, and feed-forward nets of two."""
 
 from __future__ import annotations
 
@@ -51,10 +51,11 @@ def feed_forward(
     On the CPU some rows are computed after the other, in both passes: the hidden maps of large images would be the
     largest of the model, and new memory costs more time there than the products that fill it.
     """
-    drops = drop.training and drop.p > 0
-    if _by_convolution(x, first.weight) and not drops:
+    if _by_convolution(x, first.weight) and not (drop.training and drop.p > 0) and _plain(first) and _plain(second):
         rows = _HIDDEN_BYTES * torch.get_num_threads() // (first.out_features * x.element_size())
-        return _InPortions.apply(activation, max(1, rows), x, first.weight, first.bias, second.weight, second.bias)
+        return _InPortions.apply(
+            activation, max(_MANY_ROWS, rows), x, first.weight, first.bias, second.weight, second.bias
+        )
 
     def net(rows: Tensor) -> Tensor:
         return second(drop(activation(first(rows))))
@@ -62,6 +63,11 @@ def feed_forward(
     if keep_hidden or not torch.is_grad_enabled():
         return net(x)
     return checkpoint(net, x, use_reentrant=False)
+
+
+def _plain(layer: nn.Linear) -> bool:
+    """Whether the weights tell all that the layer does: pruned, hooked and derived ones are called."""
+    return type(layer) is Linear and not layer._forward_hooks and not layer._forward_pre_hooks
 
 
 class _InPortions(torch.autograd.Function):
@@ -107,7 +113,7 @@ def _two_layers(
 
 
 def _by_convolution(x: Tensor, weight: Tensor) -> bool:
-    return x.numel() >= _MANY_ROWS * x.shape[-1] and weight.dtype == torch.float32 and onednn.usable(x)
+    return x.numel() >= max(1, _MANY_ROWS * x.shape[-1]) and weight.dtype == torch.float32 and onednn.usable(x)
 
 
 class Mlp(nn.Module):

@@ -9,12 +9,15 @@ from torch import Tensor
 def usable(x: Tensor) -> bool:
     """Whether a product with ``x`` may go there: float32 on the CPU, eagerly."""
     return (
-        x.device.type == "cpu"
+        not traced()
+        and x.device.type == "cpu"
         and x.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
-        # a traced graph keeps the plain operators, which every runtime knows
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
     )
+
+
+def traced() -> bool:
+    """Whether a graph is being recorded: it keeps the plain operators, which every runtime knows."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
