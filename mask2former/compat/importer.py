@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -46,8 +46,9 @@ _FINDER = _AliasFinder()
 
 
 def _is_there(root: str) -> bool:
-    """Whether a package, not a bare folder, of this name is in one of the folders that Python looks into."""
-    spec = PathFinder.find_spec(root)
+    """Whether Python finds a package, not a bare folder, of this name without us; also one installed as editable."""
+    others = (finder for finder in sys.meta_path if finder is not _FINDER and hasattr(finder, "find_spec"))
+    spec = next(filter(None, (finder.find_spec(root, None) for finder in others)), None)
     return spec is not None and spec.origin is not None
 
 

@@ -269,6 +269,13 @@ def _check_evaluation(cfg: CfgNode) -> None:
                 "DATASETS.TEST has images. Name one of videos, or set MODEL.META_ARCHITECTURE MaskFormer and "
                 "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME MultiScaleMaskedTransformerDecoder."
             )
+        # a user's own model may take videos
+        if cfg.MODEL.META_ARCHITECTURE == "MaskFormer" and not test.INSTANCE_ON and _is_of_videos(cfg, name):
+            raise UserError(
+                f"The data set {name!r} of DATASETS.TEST has videos, in which the instances of a model of images are "
+                "linked from frame to frame, and the recipe has none. Set MODEL.MASK_FORMER.TEST.INSTANCE_ON to True, "
+                "or name a data set of images."
+            )
 
 
 def _check_synchronized_norms(model: nn.Module, device: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 
 class Background:
@@ -35,6 +38,15 @@ class Background:
         """Wait for every call and collect its result."""
         while self._calls:
             self.collect(self._calls.popleft().result())
+
+    def finish_good(self) -> None:
+        """As `finish`, but a call that fails is logged and left out."""
+        while self._calls:
+            call = self._calls.popleft()
+            try:
+                self.collect(call.result())
+            except Exception as error:
+                logger.error("left out: %s", error)
 
     def cancel(self) -> None:
         """Drop the calls that have not begun, and all results not collected."""

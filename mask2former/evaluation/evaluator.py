@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 
 class DatasetEvaluator:
@@ -27,8 +30,8 @@ class DatasetEvaluator:
     def keep(self) -> list[Path]:
         """Called instead of `evaluate` when the pass ended early: write the predictions that are in memory.
 
-        Every rank calls it: the shares meet here, too. Figures of a part are not those of the data set, so there are
-        none.
+        Every rank calls it: the shares meet here, too, so nothing that may fail comes before. Figures of a part are
+        not those of the data set, so there are none.
 
         Returns:
             on the main rank the files; none where an evaluator holds no predictions, or has no folder for them.
@@ -61,4 +64,13 @@ class DatasetEvaluators(DatasetEvaluator):
 
     def keep(self) -> list[Path]:
         ours = (evaluator for evaluator in self.evaluators if isinstance(evaluator, DatasetEvaluator))
-        return [path for evaluator in ours for path in evaluator.keep()]  # users' may come from detectron2
+        return [path for evaluator in ours for path in try_to_keep(evaluator)]  # users' may come from detectron2
+
+
+def try_to_keep(evaluator: DatasetEvaluator) -> list[Path]:
+    """`evaluator.keep()`; an error in it, such as of a full disk, is logged: another one has ended the pass."""
+    try:
+        return evaluator.keep()
+    except Exception as error:
+        logger.error("%s: what was predicted before cannot be kept: %s", type(evaluator).__name__, error)
+        return []

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from mask2former.data.datasets.video_records import is_video
-from mask2former.evaluation.evaluator import DatasetEvaluator, DatasetEvaluators
+from mask2former.evaluation.evaluator import DatasetEvaluator, DatasetEvaluators, try_to_keep
 from mask2former.utils import comm
 from mask2former.utils.errors import UserError
 
@@ -79,7 +79,7 @@ def _raise_after_keeping(failure: Exception | None, evaluator: DatasetEvaluator)
     failures = [message for message in messages if message is not None]
     if not failures:
         return
-    for path in evaluator.keep():
+    for path in try_to_keep(evaluator):
         logger.warning("the predictions that were made before are in %s", path)
     raise failure or UserError(failures[0])
 

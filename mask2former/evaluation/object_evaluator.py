@@ -13,7 +13,7 @@ import torch
 
 from mask2former.data.catalog import MetadataCatalog
 from mask2former.evaluation.evaluator import DatasetEvaluator
-from mask2former.evaluation.files import write_json, write_unfinished
+from mask2former.evaluation.files import remove_unfinished, write_json, write_unfinished
 from mask2former.evaluation.labels import labels_for
 from mask2former.evaluation.objects import id_order
 from mask2former.structures.labels import LabelSet
@@ -120,6 +120,8 @@ class ObjectEvaluator(DatasetEvaluator):
         except UserError as error:  # the ground truth does not fit; the predictions are worth their time all the same
             problem = error
         if results:
+            if not self.save_predictions and self.predictions_path is not None:
+                remove_unfinished(self.predictions_path)  # of an earlier pass
             return results
         if not self.save_predictions:
             self._save(predictions)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,8 +89,7 @@ class PanopticEvaluator(DatasetEvaluator):
         return {"panoptic_seg": whole.results(self.labels)}
 
     def keep(self) -> list[Path]:
-        with contextlib.suppress(UserError):  # of an image that was in work when another one ended the pass
-            self._work.finish()
+        self._work.finish_good()  # no error of one rank may keep it from meeting the others
         shares = comm.gather(self._predictions)
         if not comm.is_main_process() or self.output_dir is None:
             return []

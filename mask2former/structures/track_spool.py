@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import tempfile
 import threading
@@ -74,6 +75,8 @@ class RleSpool:
         return _HEADER.unpack(self._read(place, _HEADER.size))
 
     def _read(self, place: int, length: int) -> bytes:
+        if hasattr(os, "pread"):  # leaves the file's position alone, which forked processes share
+            return os.pread(self._file.fileno(), length, place)
         with self._lock:
             self._file.seek(place)
             return self._file.read(length)

@@ -11,6 +11,7 @@ Item = TypeVar("Item")
 
 _END = object()
 _PATIENCE = 0.1  # seconds between two looks at whether anybody still wants the items
+_FAREWELL = 3.0  # seconds that a source gets to come back from the item it is making
 
 
 class ReadAhead(Generic[Item]):
@@ -33,9 +34,9 @@ class ReadAhead(Generic[Item]):
             raise self._error
 
     def close(self) -> None:
-        """End the thread; nothing can be read after it."""
+        """End the thread; nothing can be read after it. Where the source blocks, as a camera may, it is left behind."""
         self._unwanted.set()
-        self._thread.join()
+        self._thread.join(_FAREWELL)
 
     def _make(self, items: Iterable[Item]) -> None:
         try:

@@ -1,5 +1,6 @@
 """Modules of users, written against detectron2, with and without it."""
 
+import importlib.util
 import logging
 import subprocess
 import sys
@@ -196,10 +197,26 @@ def test_the_published_package_for_video_has_its_names(tmp_path):
     assert "mask2former_video is not installed" in message and "Did you mean 'YTVISDatasetMapper'?" in message
 
 
-def test_a_users_own_package_for_video_goes_first(tmp_path, monkeypatch):
+class EditableFinder:
+    """What an editable installation puts behind Python's own finders."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname == "mask2former_video":
+            return importlib.util.spec_from_file_location(fullname, self.folder / fullname / "__init__.py")
+        return None
+
+
+@pytest.mark.parametrize("editable", [False, True])
+def test_a_users_own_package_for_video_goes_first(tmp_path, monkeypatch, editable):
     (tmp_path / "mask2former_video").mkdir()
     (tmp_path / "mask2former_video" / "__init__.py").write_text("mine = 1\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    if editable:
+        monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, EditableFinder(tmp_path)])
+    else:
+        monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.partition(".")[0] == "mask2former_video"]:
         monkeypatch.delitem(sys.modules, name)
     try:

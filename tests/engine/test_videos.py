@@ -9,7 +9,9 @@ import torch
 
 from mask2former.data import DatasetCatalog, MetadataCatalog, labels_of, register_datasets
 from mask2former.data.datasets import checks
+from mask2former.engine import run
 from mask2former.engine.run import do_evaluate
+from mask2former.evaluation import EVALUATORS
 from mask2former.modeling import build_model
 from mask2former.utils.errors import UserError
 from tests.modeling.conftest import tiny_config
@@ -93,6 +95,15 @@ def test_classes_must_be_those_of_the_videos(recipe):
 def test_instances_must_be_on(recipe):
     with pytest.raises(UserError, match="TEST.INSTANCE_ON to True"):
         do_evaluate(recipe("MODEL.MASK_FORMER.TEST.INSTANCE_ON", False))
+
+
+def test_instances_must_be_on_whatever_evaluates_the_videos(recipe, monkeypatch):
+    monkeypatch.setattr(run, "load_checkpoint_file", lambda path: pytest.fail("told too late"))
+    cfg = recipe("MODEL.MASK_FORMER.TEST.INSTANCE_ON", False)
+    monkeypatch.setitem(EVALUATORS, "own", lambda *args: [])
+    MetadataCatalog.get("vid_valid").set(evaluator_type="own")
+    with pytest.raises(UserError, match="'vid_valid' of DATASETS.TEST has videos.* Set .*INSTANCE_ON to True"):
+        do_evaluate(cfg)
 
 
 def test_a_video_model_takes_no_images(recipe, root):

@@ -1,6 +1,8 @@
 """Passes that end early: what was predicted until then is written, and the error comes through."""
 
+import contextlib
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
+from mask2former.data.reading import read_panoptic
 from mask2former.evaluation import (
     DatasetEvaluators,
     InstanceEvaluator,
@@ -15,6 +18,7 @@ from mask2former.evaluation import (
     SemSegEvaluator,
     VideoInstanceEvaluator,
     inference_on_dataset,
+    panoptic,
 )
 from mask2former.structures import Instances, LabelSet
 from mask2former.utils.errors import UserError
@@ -72,6 +76,47 @@ def test_all_kinds_of_results_of_images_are_kept(tmp_path):
     assert {e["file_name"] for e in entries(tmp_path / "sem_seg_predictions_unfinished.json")} == {"0.jpg", "1.jpg"}
     assert [e["image_id"] for e in entries(tmp_path / "predictions_unfinished.json")["annotations"]] == [0, 1]
     assert [e["image_id"] for e in entries(tmp_path / "coco_instances_results_unfinished.json")] == [0, 1]
+
+
+def test_what_cannot_be_kept_does_not_hide_the_error(tmp_path, caplog):
+    videos = draw_videos()
+    (tmp_path / "full").write_text("a file where the folder should be")
+    evaluators = [VideoInstanceEvaluator(LABELS, tmp_path / folder) for folder in ("full", "good")]
+    for given in (evaluators[0], evaluators):
+        with pytest.raises(UserError, match="8/1.jpg cannot be read"):
+            inference_on_dataset(Recall(), batches_of(videos.records, videos.outputs, broken=2), given)
+    assert "VideoInstanceEvaluator: what was predicted before cannot be kept" in caplog.text
+    assert len(entries(tmp_path / "good" / "ytvis" / "results_unfinished.json")) > 0
+
+
+def test_panoptic_predictions_beside_one_that_fails_are_kept(tmp_path, caplog, monkeypatch):
+    size = (8, 12)
+    Image.fromarray(np.ones(size, np.uint8)).save(tmp_path / "pan.png")
+    segments = [{"id": 1, "category_id": 0, "isthing": True}]
+    truth = {"pan_seg_file_name": str(tmp_path / "pan.png"), "segments_info": segments}
+    records = [{"file_name": f"{i}.jpg", "image_id": i, **truth} for i in range(6)]
+    records[2]["pan_seg_file_name"] = str(tmp_path / "absent.png")
+    (tmp_path / "panoptic" / "4.png").mkdir(parents=True)  # where a file should be: an OSError
+    evaluator = PanopticEvaluator(LabelSet(("a",), thing_ids=(0,)), tmp_path, save_predictions=True)
+    output = {"panoptic_seg": (torch.ones(size, dtype=torch.int32), segments)}
+    gate = threading.Event()  # so that all are in work when the first one fails
+    monkeypatch.setattr(panoptic, "read_panoptic", lambda path: gate.wait(5) and read_panoptic(path))
+    evaluator.process(records, [output] * 6)
+    gate.set()
+    evaluator.keep()
+    kept = [e["image_id"] for e in entries(tmp_path / "predictions_unfinished.json")["annotations"]]
+    assert kept == [0, 1, 3, 5] and "left out" in caplog.text
+
+
+@pytest.mark.parametrize("save", [False, True])
+def test_a_later_whole_pass_removes_the_part(tmp_path, save):
+    videos = draw_videos()
+    evaluator = VideoInstanceEvaluator(LABELS, tmp_path, save_predictions=save)
+    for broken, error in ((2, pytest.raises(UserError)), (None, contextlib.nullcontext())):
+        with error:
+            inference_on_dataset(Recall(), batches_of(videos.records, videos.outputs, broken), evaluator)
+        assert (tmp_path / "ytvis" / "results_unfinished.json").exists() == (broken is not None)
+    assert (tmp_path / "ytvis" / "results.json").exists() == save
 
 
 def _instances(size):

@@ -241,8 +241,7 @@ def test_no_access_out_of_bounds_under_the_sanitizers(tmp_path, repo_dir):
         pytest.skip("no C++ compiler on this machine")
     checks = "-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"
     sources = [
-        build.CSRC / "common.cpp",
-        build.CSRC / "ms_deform_attn.cpp",
+        *(build.CSRC / f"{name}.cpp" for name in ("common", "mask_scores", "ms_deform_attn")),
         repo_dir / "tests/ops/ms_deform_attn_fuzz.cpp",
     ]
     program = tmp_path / "fuzz"

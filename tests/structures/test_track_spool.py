@@ -76,6 +76,14 @@ def test_the_file_is_gone_with_the_last_track():
         os.fstat(descriptor)
 
 
+@pytest.mark.skipif(not hasattr(os, "pread"), reason="needs reads at a place")
+def test_reading_leaves_the_position_that_forked_processes_share():
+    spool, newest, truth = filled()
+    spool._file.seek(7)
+    assert dict(SpooledRles(spool, newest[0], SIZE)) == truth[0]
+    assert spool._file.tell() == 7
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 def test_a_full_disk_is_told_and_what_was_kept_can_be_read():
     spool, newest, truth = filled()

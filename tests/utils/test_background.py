@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from mask2former.utils import background
 from mask2former.utils.background import ReadAhead, WriteBehind
 
 
@@ -48,6 +49,18 @@ def test_reading_can_be_given_up():
     next(iter(ahead))
     ahead.close()
     assert threading.active_count() == threads
+
+
+def test_a_source_that_blocks_does_not_hold_up_the_end(monkeypatch):
+    monkeypatch.setattr(background, "_FAREWELL", 0.05)
+    frame = threading.Event()
+    ahead = ReadAhead(iter(frame.wait, True), size=2)  # a camera that gives nothing
+    start = time.monotonic()
+    ahead.close()
+    assert time.monotonic() - start < 2
+    frame.set()
+    ahead._thread.join(5)
+    assert not ahead._thread.is_alive()
 
 
 def test_work_is_done_in_order_and_whole_after_close():
