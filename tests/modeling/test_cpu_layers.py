@@ -115,6 +115,7 @@ def block():
     return BottleneckBlock(32, 32, 8, **settings).eval().to(memory_format=torch.channels_last)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("grad", [True, False])
 def test_graphs_keep_the_plain_operators(block, grad, tmp_path):
     net = FFNLayer(32, 64, 0.0, False).eval()
