@@ -68,12 +68,11 @@ def binary(mask_logits: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Ten
     Its mean probability inside [Q], which is 0 where it is empty, and the box around it [Q,4] float32 (x0,y0,x1,y1).
     """
     rows, columns = geometry.taps(mask_logits)
+    masks = empty_large((len(mask_logits), *geometry.output), torch.bool, mask_logits.device)
     if mask_results.served(mask_logits):
-        masks = empty_large((len(mask_logits), *geometry.output), torch.bool, mask_logits.device)
         totals, areas, boxes = mask_results.mask_binary(mask_logits, rows.pair, columns.pair, masks)
         precise = torch.promote_types(mask_logits.dtype, torch.float32)
         return masks, (totals / (areas + 1e-6)).to(precise), boxes.float()
-    masks = empty_large((len(mask_logits), *geometry.output), torch.bool, mask_logits.device)
     areas = torch.zeros(len(mask_logits), dtype=torch.int64, device=mask_logits.device)
     # half precision overflows over a large mask
     totals = torch.zeros_like(areas, dtype=torch.promote_types(mask_logits.dtype, torch.float32))

@@ -6,14 +6,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from mask2former.modeling.backbone.resnet import BottleneckBlock
-from mask2former.modeling.layers import linear as module
+from mask2former.modeling.layers import linear as linear_module
 from mask2former.modeling.layers import onednn
 from mask2former.modeling.layers.attention import FFNLayer
 from mask2former.modeling.layers.conv import Conv2d, FrozenBatchNorm, GroupNorm
 from mask2former.modeling.layers.linear import Linear, feed_forward, linear
 from mask2former.modeling.layers.recompute import recomputed
 
-ROWS = module._MANY_ROWS
+ROWS = linear_module._MANY_ROWS
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 
@@ -39,7 +39,7 @@ def test_a_linear_layer_over_rows_that_lie_apart():
 
 @pytest.fixture
 def small_portions(monkeypatch):
-    monkeypatch.setattr(module, "_HIDDEN_BYTES", 4 * 20 * 100)  # 100 rows of 20 values for each thread
+    monkeypatch.setattr(linear_module, "_HIDDEN_BYTES", 4 * 20 * 100)  # 100 rows of 20 values for each thread
 
 
 @pytest.mark.parametrize("activation", [F.relu, F.gelu])
@@ -122,10 +122,10 @@ def test_graphs_keep_the_plain_operators(block, grad, tmp_path):
     x, rows = torch.randn(1, 32, 24, 24).contiguous(memory_format=torch.channels_last), torch.randn(1, ROWS, 32)
     with torch.set_grad_enabled(grad):
         wanted = block(x.clone()), net(rows)
-        for module, argument, found in zip((block, net), (x, rows), wanted):
-            exported = torch.export.export(module, (argument.clone(),), strict=True).module()
+        for layer, argument, found in zip((block, net), (x, rows), wanted):
+            exported = torch.export.export(layer, (argument.clone(),), strict=True).module()
             torch.testing.assert_close(exported(argument.clone()), found, **CLOSE)
-            traced = torch.jit.trace(module, argument.clone(), check_trace=False)
+            traced = torch.jit.trace(layer, argument.clone(), check_trace=False)
             torch.jit.save(traced, tmp_path / "traced.pt")
             torch.testing.assert_close(traced(argument.clone()), found, **CLOSE)
 
