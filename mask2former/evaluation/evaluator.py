@@ -23,6 +23,9 @@ class DatasetEvaluator:
         """Take in the model's `outputs` for a batch of `inputs`, both in the order of the batch."""
         raise NotImplementedError
 
+    def finish(self) -> None:
+        """Called after the last image: wait for work that still goes on. An error here ends the pass as any other."""
+
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Metrics by task, as ``{"sem_seg": {"mIoU": 71.2, ...}}``. Every rank calls it: the shares meet here."""
         raise NotImplementedError
@@ -53,6 +56,10 @@ class DatasetEvaluators(DatasetEvaluator):
         for evaluator in self.evaluators:
             evaluator.process(inputs, outputs)
 
+    def finish(self) -> None:
+        for evaluator in self._ours():
+            evaluator.finish()
+
     def evaluate(self) -> dict[str, dict[str, float]]:
         merged: dict[str, dict[str, float]] = {}
         for evaluator in self.evaluators:
@@ -63,8 +70,11 @@ class DatasetEvaluators(DatasetEvaluator):
         return merged
 
     def keep(self) -> list[Path]:
-        ours = (evaluator for evaluator in self.evaluators if isinstance(evaluator, DatasetEvaluator))
-        return [path for evaluator in ours for path in try_to_keep(evaluator)]  # users' may come from detectron2
+        return [path for evaluator in self._ours() for path in try_to_keep(evaluator)]
+
+    def _ours(self) -> list[DatasetEvaluator]:
+        """Those with all methods: users' may come from detectron2."""
+        return [evaluator for evaluator in self.evaluators if isinstance(evaluator, DatasetEvaluator)]
 
 
 def try_to_keep(evaluator: DatasetEvaluator) -> list[Path]:

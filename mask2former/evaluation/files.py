@@ -41,5 +41,9 @@ def _unfinished(path: Path) -> Path:
 def _write(value: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(value))
-    os.replace(beside, path)
+    try:
+        beside.write_text(json.dumps(value))
+        os.replace(beside, path)
+    except BaseException:  # a full disk gets its room back
+        beside.unlink(missing_ok=True)
+        raise

@@ -65,6 +65,7 @@ def inference_on_dataset(
                     for sample, output in zip(inputs, outputs, strict=True):
                         visualizer.add(sample, output)
                 clock.lap("metrics")
+        evaluator.finish()
     except Exception as error:  # whatever it is, what was done before is good
         failure = error
         logger.error("the evaluation ends early: %s", error)

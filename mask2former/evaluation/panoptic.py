@@ -75,8 +75,11 @@ class PanopticEvaluator(DatasetEvaluator):
             ids, segments = self._prediction(sample, output)
             self._work.submit(self._take_in, sample, ids, segments)
 
-    def evaluate(self) -> dict[str, dict[str, float]]:
+    def finish(self) -> None:
         self._work.finish()
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        self.finish()  # where no loop has called it
         shares = comm.all_gather((self.quality, self._images))
         if self.output_dir is not None:
             self._write_predictions(comm.gather(self._predictions))

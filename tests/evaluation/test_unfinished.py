@@ -17,6 +17,7 @@ from mask2former.evaluation import (
     PanopticEvaluator,
     SemSegEvaluator,
     VideoInstanceEvaluator,
+    files,
     inference_on_dataset,
     panoptic,
 )
@@ -87,6 +88,27 @@ def test_what_cannot_be_kept_does_not_hide_the_error(tmp_path, caplog):
             inference_on_dataset(Recall(), batches_of(videos.records, videos.outputs, broken=2), given)
     assert "VideoInstanceEvaluator: what was predicted before cannot be kept" in caplog.text
     assert len(entries(tmp_path / "good" / "ytvis" / "results_unfinished.json")) > 0
+
+
+def test_an_error_of_the_last_images_background_work_ends_the_pass(tmp_path):
+    size, segments = (8, 12), [{"id": 1, "category_id": 0, "isthing": True}]
+    Image.fromarray(np.ones(size, np.uint8)).save(tmp_path / "pan.png")
+    truth = {"pan_seg_file_name": str(tmp_path / "pan.png"), "segments_info": segments}
+    records = [{"file_name": f"{i}.jpg", "image_id": i, **truth} for i in range(2)]
+    records[1]["pan_seg_file_name"] = str(tmp_path / "absent.png")
+    evaluator = PanopticEvaluator(LabelSet(("a",), thing_ids=(0,)), tmp_path, save_predictions=True)
+    outputs = [{"panoptic_seg": (torch.ones(size, dtype=torch.int32), segments)}] * 2
+    with pytest.raises((UserError, OSError), match="absent.png"):
+        inference_on_dataset(Recall(), batches_of(records, outputs, broken=None), evaluator)
+    kept = entries(tmp_path / "predictions_unfinished.json")["annotations"]
+    assert [e["image_id"] for e in kept] == [0]
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+    with pytest.raises(OSError, match="no space"):
+        files.write_json([1], tmp_path / "figures.json")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_panoptic_predictions_beside_one_that_fails_are_kept(tmp_path, caplog, monkeypatch):

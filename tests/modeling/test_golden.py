@@ -48,6 +48,6 @@ def test_five_steps_are_as_stored(tiny_cfg, make_inputs):
 
 
 if __name__ == "__main__":
-    from conftest import _make_inputs, tiny_config
+    from tests.modeling.conftest import _make_inputs, tiny_config
 
     GOLDEN.write_text(json.dumps(five_steps(tiny_config(), _make_inputs()), indent=1) + "\n")

@@ -27,7 +27,7 @@ MODELS = {
 @pytest.fixture(scope="module")
 def cases():
     """Two batches: targets everywhere; a first image without any, and without labels of pixels."""
-    from conftest import _make_inputs
+    from tests.modeling.conftest import _make_inputs
 
     size = ((64, 64), (64, 64))
     batches = [_make_inputs((3, 2), size), _make_inputs((0, 4), size)]
@@ -42,7 +42,7 @@ def cases():
 def results(cases, tmp_path_factory):
     """Of both ranks and of one process: by model, one entry per case."""
     folder = tmp_path_factory.mktemp("ranks")
-    from conftest import tiny_config
+    from tests.modeling.conftest import tiny_config
 
     configs = {}
     for name, keys in MODELS.items():
