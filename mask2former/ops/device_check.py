@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mask2former.ops.reference import ms_deform_attn_reference, neighborhood_attention_2d_reference
@@ -22,7 +23,7 @@ def misfit(op: str, module: str, device: str) -> float | None:
     """The largest difference from the definition, of results and gradients; None where all are close.
 
     Args:
-        op: "ms_deform_attn", "neighborhood_attention_2d" or "mask_results".
+        op: "ms_deform_attn", "neighborhood_attention_2d", "mask_results" or "winograd".
         module: of mask2former.ops, with the op's two passes or functions.
         device: type of the device; of several GPUs, the current one is tried.
     """
@@ -99,10 +100,22 @@ def _mask_results(functions, draw: Callable[..., Tensor], _: str) -> list[tuple[
     ]
 
 
+def _winograd(passes, draw: Callable[..., Tensor], device: str) -> list[tuple[Tensor, Tensor]]:
+    inputs = [draw(2, 32, 5, 4), draw(64, 32, 3, 3) / 17, draw(64)]
+    return _compare(
+        inputs,
+        device,
+        lambda x, weight, bias: F.conv2d(x, weight, bias, padding=1),
+        passes.forward,
+        lambda grad, _, x, weight, bias: (passes.input_grad(grad, weight), passes.weight_grad(grad, x)),
+    )
+
+
 _CHECKS = {
     "ms_deform_attn": _ms_deform_attn,
     "neighborhood_attention_2d": _neighborhood_attention_2d,
     "mask_results": _mask_results,
+    "winograd": _winograd,
 }
 
 
