@@ -15,7 +15,7 @@ from mask2former.modeling.criterion import LossTerm, SetCriterion
 from mask2former.modeling.heads import MEMORY_SOURCES, MaskFormerHead
 from mask2former.modeling.layers.recompute import recompute_blocks
 from mask2former.modeling.maskformer import InferenceSettings, MaskFormer
-from mask2former.modeling.matcher import HungarianMatcher, cross_entropy_cost, focal_cost
+from mask2former.modeling.matcher import HungarianMatcher
 from mask2former.modeling.per_pixel import PerPixelBaselineHead, PerPixelBaselinePlusHead, SemanticSegmentor
 from mask2former.modeling.pixel_decoder import build as _pixel_decoders  # noqa: F401  (fills PIXEL_DECODER)
 from mask2former.modeling.registry import LOSS, META_ARCH, PIXEL_DECODER, SEM_SEG_HEADS, TRANSFORMER_DECODER
@@ -23,6 +23,7 @@ from mask2former.modeling.sampling import AllPixels, PointSampling, Sampling
 from mask2former.modeling.transformer_decoder.build import build_standard_decoder
 from mask2former.modeling.video import VideoMaskFormer
 from mask2former.modeling.windows import WindowTracker
+from mask2former.ops.mask_losses import cross_entropy_cost, focal_cost
 from mask2former.structures import LabelSet, builtin_labels
 from mask2former.utils.errors import UserError
 from mask2former.utils.text import some, suggest

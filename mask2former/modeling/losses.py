@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from mask2former.modeling.registry import LOSS
+from mask2former.ops.mask_losses import cross_entropy_means, focal_terms, probability_sums
 
 # N matched masks (x frames), P samples (points, or all pixels) per mask
 
@@ -13,8 +13,7 @@ from mask2former.modeling.registry import LOSS
 @LOSS.register(name="mask")
 def sigmoid_cross_entropy(logits: Tensor, labels: Tensor, normalizer: float | Tensor) -> Tensor:
     """Binary cross-entropy of logits [N,P] against labels [N,P] in [0,1], mean over samples."""
-    per_point = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-    return per_point.mean(1).sum() / normalizer
+    return cross_entropy_means(logits, labels).sum() / normalizer
 
 
 @LOSS.register(name="focal")
@@ -23,21 +22,8 @@ def sigmoid_focal(logits: Tensor, labels: Tensor, normalizer: float | Tensor) ->
     return focal_terms(logits, labels).mean(1).sum() / normalizer
 
 
-def focal_terms(logits: Tensor, labels: Tensor | int) -> Tensor:
-    """Focal loss of each sample, in the shape of ``logits`` (Lin et al., RetinaNet, ICCV 2017, eq. 5).
-
-    Foreground weighs alpha = 0.25, background 1 - alpha; gamma = 2, the constants of that paper and of MaskFormer.
-    """
-    probability = logits.sigmoid()
-    missed = probability + labels - 2 * probability * labels  # 1 - p_t
-    cross_entropy = F.softplus(logits) - labels * logits
-    return (0.75 - 0.5 * labels) * missed.square() * cross_entropy
-
-
 @LOSS.register(name="dice")
 def dice(logits: Tensor, labels: Tensor, normalizer: float | Tensor) -> Tensor:
     """1 - Dice coefficient over the samples (Milletari et al., V-Net, 3DV 2016), smoothed by one."""
-    probability = logits.sigmoid()
-    overlap = 2 * (probability * labels).sum(1)
-    total = probability.sum(1) + labels.sum(1)
-    return (1 - (overlap + 1) / (total + 1)).sum() / normalizer
+    overlap, total = probability_sums(logits, labels)
+    return (1 - (2 * overlap + 1) / (total + labels.sum(1) + 1)).sum() / normalizer

@@ -5,23 +5,21 @@ Cheng et al., MaskFormer, NeurIPS 2021, sec. 3.2; at points: Mask2Former, CVPR 2
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from mask2former.modeling.losses import focal_terms
+from mask2former.modeling.mask_costs import Pairs
 from mask2former.modeling.sampling import Sampling
 from mask2former.modeling.targets import Targets
 from mask2former.modeling.transformer_decoder.output import QueryPredictions
-from mask2former.ops.point_sample import masks_at_once
+from mask2former.ops.mask_losses import PairCost
 
-# L layers, B batch, Q queries, K classes, M targets of all images, N of one, T frames, P samples per mask
+# L layers, B batch, Q queries, K classes, M targets of all images, N of one
 
 
 @dataclass
@@ -41,7 +39,7 @@ class Assignment:
 class HungarianMatcher(nn.Module):
     """Minimises class_weight * (-p) + mask_weight * mask_cost + dice_weight * dice over each image and layer.
 
-    mask_cost  of every pair of mask logits [L,Q,P] and labels [N,P], [L,Q,N]
+    mask_cost  of each sample, a function of mask2former.ops.mask_losses
     sampling   where the masks are looked at
     """
 
@@ -51,7 +49,7 @@ class HungarianMatcher(nn.Module):
         mask_weight: float,
         dice_weight: float,
         *,
-        mask_cost: Callable[[Tensor, Tensor], Tensor],
+        mask_cost: PairCost,
         sampling: Sampling,
     ):
         super().__init__()
@@ -71,50 +69,30 @@ class HungarianMatcher(nn.Module):
     def _costs(self, predictions: QueryPredictions, targets: Targets) -> Tensor:
         """[L,Q,M]; a column holds the costs within its own image."""
         dtype = torch.promote_types(predictions.class_logits.dtype, torch.float32)
-        sampled, labels = self.sampling.for_matching(predictions.mask_features.to(dtype), targets)
+        samples, coverage, labels = self.sampling.for_matching(predictions.mask_features.to(dtype), targets)
         probability = predictions.class_logits.to(dtype).softmax(-1)
+        biases = predictions.mask_bias
         columns = []
         for image, (label, classes) in enumerate(zip(labels, targets.classes.split(targets.counts))):
-            embed = predictions.mask_embed[:, image].to(dtype)  # [L,Q,C]
-            layers = masks_at_once(embed.shape[1] * sampled.shape[2], embed.device)
-            cost = torch.cat([self._mask_costs(some @ sampled[image], label) for some in embed.split(layers)])
-            columns.append(cost - self.class_weight * probability[:, image][..., classes])
+            embed = predictions.mask_embed[:, image].to(dtype).flatten(0, 1)  # [L*Q,C]
+            bias = None if biases is None else biases[:, image].to(dtype).flatten()
+            cost = self._mask_costs(Pairs(embed, samples[image], label, bias, coverage[image]))
+            mine = probability[:, image][..., classes]
+            columns.append(cost.view_as(mine) - self.class_weight * mine)
         return torch.cat(columns, 2)
 
-    def _mask_costs(self, logits: Tensor, label: Tensor) -> Tensor:
-        """[L,Q,N] from logits [L,Q,T*P] and labels [N,T*P]."""
-        return self.mask_weight * self.mask_cost(logits, label) + self.dice_weight * dice_cost(logits, label)
+    def _mask_costs(self, pairs: Pairs) -> Tensor:
+        """[L*Q,N]; an image without targets is not looked at."""
+        if len(pairs.labels) == 0:
+            return pairs.embed.new_zeros(len(pairs.embed), 0)
+        of_masks, dice = pairs.costs(self.mask_cost)
+        return self.mask_weight * of_masks + self.dice_weight * dice
 
 
 def _image_index(counts: list[int], device: torch.device) -> Tensor:
     """[0] * counts[0] + [1] * counts[1] + ..., made on the host, where the counts are known."""
     index = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts, dtype=torch.int64))
     return index.to(device, non_blocking=True)
-
-
-def cross_entropy_cost(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over samples of the binary cross-entropy of every pair, [L,Q,N].
-
-    softplus(x) - y x is the cross-entropy for any label y, so one product gives all pairs.
-    """
-    return (F.softplus(logits).sum(-1, keepdim=True) - logits @ labels.t()) / labels.shape[1]
-
-
-def focal_cost(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over samples of the focal loss of every pair, [L,Q,N].
-
-    It is linear in labels of 0 and 1: what a background sample costs, plus what foreground costs beyond that.
-    """
-    if_empty = focal_terms(logits, 0)
-    beyond = focal_terms(logits, 1) - if_empty
-    return (if_empty.sum(-1, keepdim=True) + beyond @ labels.t()) / labels.shape[1]
-
-
-def dice_cost(logits: Tensor, labels: Tensor) -> Tensor:
-    """1 - smoothed Dice coefficient of every pair, [L,Q,N]."""
-    probability = logits.sigmoid()
-    total = probability.sum(-1, keepdim=True) + labels.sum(-1)
-    return 1 - (2 * (probability @ labels.t()) + 1) / (total + 1)
 
 
 def _assign(costs: np.ndarray, counts: list[int]) -> tuple[np.ndarray, np.ndarray, list[int]]:

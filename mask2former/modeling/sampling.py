@@ -35,8 +35,11 @@ class Sampling(Protocol):
 
     recomputed: bool
 
-    def for_matching(self, features: Tensor, targets: Targets) -> tuple[Tensor, Iterator[Tensor]]:
-        """Mask features [B,C,T,h,w] -> samples [B,C,T*P], and per image its targets' labels [N,T*P] in [0,1]."""
+    def for_matching(self, features: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Iterator[Tensor]]:
+        """Mask features [B,C,T,h,w] -> samples [B,T*P,C], their coverage, and per image its targets' labels [N,T*P].
+
+        Coverage [B,T*P] is what a map of ones would give. Labels are in [0,1].
+        """
 
     def for_loss(self, masks: Tensor, targets: Targets, chosen: Tensor) -> Iterator[list[Portion]]:
         """Mask logits [L,R,T,h,w] of targets ``chosen`` [L,R] -> per layer portions, one at least."""
@@ -51,12 +54,12 @@ class PointSampling:
     oversample_ratio: float  # this and the next: PointRend, sec. 3.1
     importance_ratio: float
 
-    def for_matching(self, features: Tensor, targets: Targets) -> tuple[Tensor, Iterator[Tensor]]:
+    def for_matching(self, features: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Iterator[Tensor]]:
         """All masks of an image and all frames of a clip share the points."""
-        batch, channels, frames = features.shape[:3]
-        points = point_sample.random_points(batch, self.num_points, features)
-        sampled = point_sample.sample_map(features.flatten(1, 2), points)  # [B,C*T,P]
-        return sampled.unflatten(1, (channels, frames)).flatten(2), _labels_at(targets, points)
+        points = point_sample.random_points(len(features), self.num_points, features)
+        samples = point_sample.sample_features(features, points)
+        coverage = point_sample.coverage(points, features.shape[-2:]).repeat(1, features.shape[2])
+        return samples, coverage, _labels_at(targets, points)
 
     def for_loss(self, masks: Tensor, targets: Targets, chosen: Tensor) -> Iterator[list[Portion]]:
         layers, maps = len(masks), masks.flatten(0, 2)  # [L*R*T,h,w]
@@ -79,9 +82,11 @@ class AllPixels:
 
     recomputed = True
 
-    def for_matching(self, features: Tensor, targets: Targets) -> tuple[Tensor, Iterator[Tensor]]:
+    def for_matching(self, features: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Iterator[Tensor]]:
         labels = _labels_on_grid(targets, tuple(features.shape[-2:])).split(targets.counts)
-        return features.flatten(2), (label.flatten(1).to(features.dtype) for label in labels)
+        samples = features.detach().flatten(2).transpose(1, 2)
+        coverage = samples.new_ones(samples.shape[:2])
+        return samples, coverage, (label.flatten(1).to(features.dtype) for label in labels)
 
     def for_loss(self, masks: Tensor, targets: Targets, chosen: Tensor) -> Iterator[list[Portion]]:
         labels = _labels_on_grid(targets, targets.size)

@@ -27,6 +27,8 @@ OPS = {
     "neighborhood_attention_2d": {"cpu": ("cpp", "torch"), "cuda": ("cuda", "torch")},
     "mask_results": {"cpu": ("cpp", "torch")},
     "winograd": {"cpu": ("cpp", "torch")},
+    "mask_losses": {"cpu": ("cpp", "torch")},
+    "point_sample": {"cpu": ("cpp", "torch")},
 }
 # the modules of mask2former.ops that hold them; triton's can be imported only beside a GPU
 MODULES = {
@@ -34,6 +36,8 @@ MODULES = {
     "neighborhood_attention_2d": {"cpp": "neighborhood_cpp", "cuda": "cuda", "torch": "neighborhood_tiled"},
     "mask_results": {"cpp": "mask_results"},
     "winograd": {"cpp": "winograd"},
+    "mask_losses": {"cpp": "mask_losses_cpp"},
+    "point_sample": {"cpp": "point_sample_cpp"},
 }
 _COMPILED = {"cpp": "cpu", "cuda": "cuda"}  # kind of library
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mask2former.ops import build
+from mask2former.ops.backends import backend
 
 # B batch, S pixels of all levels, H heads, D channels per head, Q queries, L levels, P points
 
@@ -27,6 +28,16 @@ def call(library: ctypes.CDLL, function: str, dtype: torch.dtype, *arguments: Te
     status = getattr(library, symbol)(*map(_convert, arguments))
     if status:
         raise RuntimeError(f"{symbol}: {library.m2f_error(status).decode()}")
+
+
+def served(op: str, *tensors: Tensor) -> bool:
+    """Whether the compiled ``op`` takes these: on the CPU, of one precision that it has arithmetic for, and eagerly."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    dtype = tensors[0].dtype
+    if dtype not in (torch.float32, torch.float64) or any(x.dtype != dtype or x.device.type != "cpu" for x in tensors):
+        return False
+    return backend(op, "cpu") == "cpp"
 
 
 def plain(*sizes: int) -> tuple[int, ...]:

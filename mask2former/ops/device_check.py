@@ -23,7 +23,7 @@ def misfit(op: str, module: str, device: str) -> float | None:
     """The largest difference from the definition, of results and gradients; None where all are close.
 
     Args:
-        op: "ms_deform_attn", "neighborhood_attention_2d", "mask_results" or "winograd".
+        op: one of backends.OPS.
         module: of mask2former.ops, with the op's two passes or functions.
         device: type of the device; of several GPUs, the current one is tried.
     """
@@ -111,11 +111,57 @@ def _winograd(passes, draw: Callable[..., Tensor], device: str) -> list[tuple[Te
     )
 
 
+def _mask_losses(functions, draw: Callable[..., Tensor], _: str) -> list[tuple[Tensor, Tensor]]:
+    logits, labels, grad = draw(11, 37), draw(11, 37).sigmoid(), draw(11, 3)
+    probability, softplus = logits.sigmoid(), F.softplus(logits)
+    own = softplus - logits * labels, probability * labels, probability
+    wanted = torch.stack([x.sum(1) for x in own], 1)
+    slope = probability * (1 - probability)
+    by_sample = probability - labels, slope * labels, slope  # gradients of the three sums
+    wanted_grad = sum(weight[:, None] * each for weight, each in zip(grad.unbind(1), by_sample))
+    pairs = torch.zeros(11, 24, dtype=torch.float32)  # whatever the caller's default
+    functions.add_pair_sums(pairs, logits, labels, functions.CROSS_ENTROPY)
+    totals = softplus.sum(1, keepdim=True), probability.sum(1, keepdim=True)
+    return [
+        (functions.mask_sums_forward(logits, labels), wanted),
+        (functions.mask_sums_backward(grad, logits, labels), wanted_grad),
+        (pairs, torch.cat([*totals, -logits @ labels.t(), probability @ labels.t()], 1)),
+    ]
+
+
+def _point_sample(functions, draw: Callable[..., Tensor], _: str) -> list[tuple[Tensor, Tensor]]:
+    points = draw(3, 11, 2).sigmoid()
+    maps = draw(3, 1, 6, 9).requires_grad_()
+
+    def sample(of: Tensor, at: Tensor) -> Tensor:
+        return F.grid_sample(of, 2 * at[:, None] - 1, align_corners=False)[:, :, 0]
+
+    wanted = sample(maps, points)[:, 0]
+    (wanted_grad,) = torch.autograd.grad(wanted.sum(), maps)
+    grad = torch.ones_like(wanted)
+    chosen = torch.empty_like(points)
+    functions.least_certain(maps[:, 0], points, 11, chosen)
+    found = functions.sample_maps_forward(maps[:, 0], points)
+    pixels = draw(3, 6, 9, 8)
+    masks = torch.tensor([[[1, 0, 1], [0, 1, 1]]]).expand(3, 2, 3)  # at (4, 3) of [6,9]
+    places = torch.tensor([[0, 4, 3, 3, 2, 1]]).expand(3, 6)
+    full = F.pad(masks.to(points.dtype), (4, 2, 3, 1))[:, None]
+    return [
+        (found, wanted.detach()),
+        (functions.sample_maps_backward(grad, points, (6, 9)), wanted_grad[:, 0]),
+        (functions.sample_pixels(pixels, points), sample(pixels.permute(0, 3, 1, 2), points).transpose(1, 2)),
+        (functions.sample_mask(masks[0].flatten(), places, (6, 9), points), sample(full, points)[:, 0]),
+        (chosen, points),
+    ]
+
+
 _CHECKS = {
     "ms_deform_attn": _ms_deform_attn,
     "neighborhood_attention_2d": _neighborhood_attention_2d,
     "mask_results": _mask_results,
     "winograd": _winograd,
+    "mask_losses": _mask_losses,
+    "point_sample": _point_sample,
 }
 
 

@@ -12,7 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# N maps, C channels, P points, H W map size
+from mask2former.ops import point_sample_cpp
+from mask2former.ops.cpp import served
+
+# N maps, C channels, T frames, P points, H W map size
+
+_NAME = "point_sample"
 
 
 def random_points(count: int, points: int, like: Tensor) -> Tensor:
@@ -33,8 +38,27 @@ def masks_at_once(samples: int, device: torch.device) -> int:
 
 def sample_map(maps: Tensor, points: Tensor) -> Tensor:
     """Bilinear values [N,C,P] of maps [N,C,H,W] at points [N,P,2]; zero beyond the border."""
+    if maps.shape[1] == 1 and not points.requires_grad and served(_NAME, maps, points):
+        return point_sample_cpp.SampleMaps.apply(maps[:, 0], points)[:, None]
     grid = (2 * points - 1).to(maps.dtype)
     return F.grid_sample(maps, grid[:, None], align_corners=False)[:, :, 0]
+
+
+def sample_features(features: Tensor, points: Tensor) -> Tensor:
+    """Bilinear values [B,T*P,C] of features [B,C,T,H,W] at points [B,P,2] that an image's T frames share; no gradient
+    is computed. Zero beyond the border."""
+    pixels = features.detach().permute(0, 2, 3, 4, 1)
+    if pixels.is_contiguous() and served(_NAME, features, points):
+        sampled = point_sample_cpp.sample_pixels(pixels.flatten(0, 1), points)  # [B*T,P,C]
+        return sampled.view(len(features), -1, features.shape[1])
+    sampled = sample_map(features.detach().flatten(1, 2), points)  # [B,C*T,P]
+    return sampled.unflatten(1, features.shape[1:3]).flatten(2).transpose(1, 2)
+
+
+def coverage(points: Tensor, size: tuple[int, int]) -> Tensor:
+    """What a map of ones of ``size`` (H, W) is at points [...,2]: less than one beyond the outer pixels' centres."""
+    x, y = points[..., 0] * size[1] - 0.5, points[..., 1] * size[0] - 0.5
+    return torch.minimum(x + 1, size[1] - x).clamp(0, 1) * torch.minimum(y + 1, size[0] - y).clamp(0, 1)
 
 
 def sample_mask(pixels: Tensor, places: Tensor, size: tuple[int, int], points: Tensor) -> Tensor:
@@ -51,6 +75,8 @@ def sample_mask(pixels: Tensor, places: Tensor, size: tuple[int, int], points: T
         size: (H, W) of the map that the points are spread over.
         points: in [0,1].
     """
+    if pixels.device.type == "cpu" and pixels.dtype in point_sample_cpp.PIXELS and served(_NAME, points):
+        return point_sample_cpp.sample_mask(pixels, places, size, points)
     portion = masks_at_once(points.shape[-2], points.device)
     portions = places.split(portion)
     points_of = [points] * len(portions) if points.dim() == 2 else points.split(portion)
@@ -102,8 +128,13 @@ def uncertain_points(logits: Tensor, points: int, oversample_ratio: float, impor
 
 def _uncertain(logits: Tensor, points: int, oversample_ratio: float, importance_ratio: float) -> Tensor:
     candidates = random_points(len(logits), int(points * oversample_ratio), logits)
-    certainty = sample_map(logits[:, None], candidates)[:, 0].abs()
     important = int(points * importance_ratio)
+    if served(_NAME, logits, candidates):
+        result = candidates.new_empty(len(logits), points, 2)
+        point_sample_cpp.least_certain(logits, candidates, important, result)
+        result[:, important:] = random_points(len(logits), points - important, logits)
+        return result
+    certainty = sample_map(logits[:, None], candidates)[:, 0].abs()
     chosen = certainty.topk(important, dim=1, largest=False, sorted=False).indices
     kept = candidates.gather(1, chosen[..., None].expand(-1, -1, 2))
     return torch.cat([kept, random_points(len(logits), points - important, logits)], 1)

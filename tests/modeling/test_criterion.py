@@ -5,11 +5,12 @@ import torch
 
 from mask2former.modeling.criterion import LossTerm, SetCriterion
 from mask2former.modeling.losses import dice, sigmoid_cross_entropy
-from mask2former.modeling.matcher import HungarianMatcher, cross_entropy_cost
+from mask2former.modeling.matcher import HungarianMatcher
 from mask2former.modeling.sampling import PointSampling
 from mask2former.modeling.targets import Targets, dense_places
 from mask2former.modeling.transformer_decoder.output import QueryPredictions
 from mask2former.ops import point_sample
+from mask2former.ops.mask_losses import cross_entropy_cost
 
 K, P, NO_OBJECT = 3, 30, 0.1
 CLASS_WEIGHTS = [1.0, 2.5, 0.5]

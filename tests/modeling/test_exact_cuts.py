@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mask2former.modeling import build_model, matcher
+from mask2former.modeling import build_model, mask_costs
 from mask2former.modeling.backbone.resnet import BottleneckBlock
 from mask2former.modeling.layers.conv import Conv2d, FrozenBatchNorm
 from mask2former.modeling.layers.recompute import recompute_blocks
@@ -95,12 +95,12 @@ def test_channels_last_keeps_predictions(tiny_cfg, make_inputs):
     torch.testing.assert_close(raw[1], raw[0])
 
 
-def test_costs_of_some_layers_at_a_time_are_those_of_all(tiny_cfg, make_inputs, monkeypatch):
+def test_costs_of_some_samples_at_a_time_are_those_of_all(tiny_cfg, make_inputs, monkeypatch):
     torch.manual_seed(0)
     model = build_model(tiny_cfg).double()
     torch.manual_seed(1)
     wanted = model(make_inputs())
-    monkeypatch.setattr(matcher, "masks_at_once", lambda *_: 1)
+    monkeypatch.setitem(mask_costs._LOGITS, "cpu", 1)
     torch.manual_seed(1)
     torch.testing.assert_close(model(make_inputs()), wanted)
 
@@ -126,8 +126,7 @@ def test_a_compiled_model_predicts_the_same(tiny_cfg, make_inputs):
     torch.testing.assert_close(raw[1], raw[0], rtol=1e-3, atol=1e-4)
 
 
-def test_losses_are_not_made_of_unprojected_features(tiny_cfg, make_inputs):
-    """Of a model in evaluation mode, too: validation losses of users."""
+def test_matched_masks_of_unprojected_features_are_those_of_projected_ones(tiny_cfg):
     torch.manual_seed(0)
     model = build_model(tiny_cfg).double()
     nn.init.normal_(model.sem_seg_head.pixel_decoder.mask_features.bias)
@@ -135,8 +134,8 @@ def test_losses_are_not_made_of_unprojected_features(tiny_cfg, make_inputs):
     maps = model.backbone(images)
     wanted = model.sem_seg_head(maps, frames=1, every_layer=True)
     model.eval()
-    assert model.sem_seg_head(maps, frames=1, every_layer=True).mask_bias is None
     final = model.sem_seg_head(maps, frames=1, every_layer=False)
     torch.testing.assert_close(final.final_masks(), wanted.final_masks())
-    with pytest.raises(ValueError, match="mask features are projected"):
-        final.masks_of([torch.zeros(1, 1, dtype=torch.int64)])
+    chosen = torch.tensor([[3, 1, 1]])
+    assert final.mask_bias is not None
+    torch.testing.assert_close(final.masks_of([chosen])[0], wanted.final_masks()[0, chosen[0]])

@@ -4,11 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mask2former.modeling.matcher import HungarianMatcher, cross_entropy_cost
+from mask2former.modeling.matcher import HungarianMatcher
 from mask2former.modeling.sampling import PointSampling
 from mask2former.modeling.targets import Targets, dense_places
 from mask2former.modeling.transformer_decoder.output import QueryPredictions
 from mask2former.ops import point_sample
+from mask2former.ops.mask_losses import cross_entropy_cost
 
 WEIGHTS = {"class_weight": 2.0, "mask_weight": 5.0, "dice_weight": 5.0}
 

@@ -6,10 +6,12 @@ import torch.nn.functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 from mask2former.modeling.losses import dice, sigmoid_cross_entropy, sigmoid_focal
-from mask2former.modeling.matcher import HungarianMatcher, cross_entropy_cost, dice_cost, focal_cost
+from mask2former.modeling.mask_costs import Pairs
+from mask2former.modeling.matcher import HungarianMatcher
 from mask2former.modeling.sampling import AllPixels
 from mask2former.modeling.targets import image_targets
 from mask2former.modeling.transformer_decoder.output import QueryPredictions
+from mask2former.ops.mask_losses import cross_entropy_cost, focal_cost
 from mask2former.structures import CompactMasks, Instances
 
 SIZE = (23, 30)  # padded; no multiple of the map's size, so that rounding is seen
@@ -36,8 +38,9 @@ def padded(masks):
 
 def test_matching_sees_features_and_nearest_pixels_of_the_targets(masks):
     features = torch.randn(2, 4, 1, 6, 8, dtype=torch.float64)
-    sampled, labels = AllPixels().for_matching(features, targets_of(masks))
-    assert torch.equal(sampled, features.flatten(2))
+    sampled, coverage, labels = AllPixels().for_matching(features, targets_of(masks))
+    assert torch.equal(sampled, features.flatten(2).transpose(1, 2))
+    assert torch.equal(coverage, torch.ones(2, 48, dtype=torch.float64))
     wanted = F.interpolate(padded(masks)[:, None], size=(6, 8), mode="nearest").flatten(1)
     assert torch.equal(torch.cat(list(labels)), wanted)
 
@@ -58,7 +61,7 @@ def test_compact_masks_are_read_alike(masks):
     numbers = CompactMasks.from_numbers(masks[1][0].to(torch.uint8) + 1, torch.tensor([1, 2]))
     dense = [crops.tensor, numbers.tensor]
     (a, _), (b, _) = (
-        (torch.cat(list(AllPixels().for_matching(torch.zeros(2, 1, 1, 6, 8), targets_of(m))[1])), m)
+        (torch.cat(list(AllPixels().for_matching(torch.zeros(2, 1, 1, 6, 8), targets_of(m))[2])), m)
         for m in ([crops, numbers], dense)
     )
     assert torch.equal(a, b)
@@ -77,14 +80,13 @@ def test_no_targets_leave_no_samples_and_a_gradient():
     sum(losses).backward()
 
 
-@pytest.mark.parametrize(
-    ("cost", "loss"), [(cross_entropy_cost, sigmoid_cross_entropy), (focal_cost, sigmoid_focal), (dice_cost, dice)]
-)
+@pytest.mark.parametrize(("cost", "loss"), [(cross_entropy_cost, sigmoid_cross_entropy), (focal_cost, sigmoid_focal)])
 def test_the_cost_of_a_pair_is_its_loss(cost, loss):
-    logits, labels = torch.randn(2, 4, 40, dtype=torch.float64) * 4, (torch.rand(3, 40) > 0.5).double()
-    costs = cost(logits, labels)
-    wanted = [[[loss(q[None], y[None], 1.0) for y in labels] for q in layer] for layer in logits]
-    torch.testing.assert_close(costs, torch.tensor(wanted, dtype=torch.float64))
+    logits, labels = torch.randn(8, 40, dtype=torch.float64) * 4, (torch.rand(3, 40) > 0.5).double()
+    samples = torch.eye(40, dtype=torch.float64)
+    costs = Pairs(logits, samples, labels, None, torch.ones(40)).costs(cost)
+    wanted = [[[term(q[None], y[None], 1.0) for y in labels] for q in logits] for term in (loss, dice)]
+    torch.testing.assert_close(torch.stack(costs), torch.tensor(wanted, dtype=torch.float64))
 
 
 def test_focal_loss_is_torchvisions():
@@ -96,7 +98,7 @@ def test_focal_loss_is_torchvisions():
 def test_whole_masks_find_their_own_queries(masks):
     """Queries that predict the targets, in another order, are matched to them."""
     targets = targets_of([masks[0], masks[0]])
-    _, labels = AllPixels().for_matching(torch.zeros(2, 1, 1, 6, 8), targets)
+    *_, labels = AllPixels().for_matching(torch.zeros(2, 1, 1, 6, 8), targets)
     features = next(iter(labels)).view(1, 3, 1, 6, 8).expand(2, -1, -1, -1, -1) * 8 - 4  # channel k is target k
     order = torch.tensor([2, 0, 1])
     predictions = QueryPredictions(torch.zeros(1, 2, 3, 4), torch.eye(3)[order].expand(1, 2, 3, 3), features)

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mask2former.modeling.layers import onednn
+from mask2former.modeling.layers.linear import linear
+
 # L prediction layers, B batch, Q queries, K classes, C channels, T frames, h w map size at stride 4
 
 
@@ -39,17 +42,27 @@ class QueryPredictions:
         return masks if self.mask_bias is None else masks.add_(self.mask_bias[layers, ..., None, None, None])
 
     def masks_of(self, queries: Sequence[Tensor]) -> Tensor:
-        """Mask logits [L,sum n_b,T,h,w] of the queries chosen for each image: B index tensors [L,n_b].
+        """Mask logits [L,sum n_b,T,h,w] of the queries chosen for each image: B index tensors [L,n_b]."""
+        one = len(queries) == 1  # the gradient of a squeezed tensor is not copied
+        features = [self.mask_features.squeeze(0)] if one else self.mask_features.unbind(0)
+        parts = []
+        for image, (chosen, of_image) in enumerate(zip(queries, features)):
+            embed = self.mask_embed[:, image]  # [L,Q,C]
+            embed = embed.gather(1, chosen[..., None].expand(-1, -1, embed.shape[2]))
+            bias = None if self.mask_bias is None else self.mask_bias[:, image].gather(1, chosen)
+            parts.append(_product(embed, of_image, bias))
+        return parts[0] if one else torch.cat(parts, 1)
 
-        Raises ValueError where there is a ``mask_bias``: losses are of projected mask features.
-        """
-        if self.mask_bias is not None:
-            raise ValueError("losses need predictions of every layer, whose mask features are projected")
-        parts = [
-            torch.einsum("lnc,cthw->lnthw", embed.gather(1, chosen[..., None].expand(-1, -1, embed.shape[2])), features)
-            for embed, features, chosen in zip(self.mask_embed.unbind(1), self.mask_features.unbind(0), queries)
-        ]
-        return torch.cat(parts, 1)
+
+def _product(embed: Tensor, features: Tensor, bias: Tensor | None) -> Tensor:
+    """Masks [L,n,T,h,w] from [L,n,C], [C,T,h,w] and [L,n]."""
+    if embed.numel() and onednn.usable(features):
+        # by pixels, as they lie in memory on the CPU: so does the gradient of the features then
+        pixels = features.permute(1, 2, 3, 0)
+        masks = linear(pixels, embed.flatten(0, 1), None if bias is None else bias.flatten())  # [T,h,w,L*n]
+        return masks.permute(3, 0, 1, 2).contiguous().unflatten(0, embed.shape[:2])
+    masks = torch.einsum("lnc,cthw->lnthw", embed, features)
+    return masks if bias is None else masks + bias[..., None, None, None]
 
 
 def clips(maps: Tensor, frames: int) -> Tensor:

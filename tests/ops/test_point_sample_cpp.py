@@ -1,0 +1,151 @@
+"""The compiled functions give what their plain torch definitions give."""
+
+import pytest
+import torch
+
+from mask2former.ops import backends, build, point_sample, point_sample_cpp
+
+pytestmark = pytest.mark.skipif(build.library("cpu") is None, reason="no C++ compiler")
+
+DTYPES = [torch.float32, torch.float64]
+TOLERANCE = {torch.float32: {"rtol": 1e-5, "atol": 1e-5}, torch.float64: {"rtol": 1e-12, "atol": 1e-12}}
+
+
+def both(monkeypatch, function):
+    """By torch and by C++."""
+    found = []
+    for name in ("torch", "cpp"):
+        monkeypatch.setenv(backends.VARIABLE, name)
+        found.append(function())
+    return found
+
+
+def draw(*shape, dtype=torch.float64, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def some_points(*shape, dtype=torch.float64):
+    """In [0,1], its corners, and some beyond it."""
+    points = torch.rand(*shape, 2, generator=torch.Generator().manual_seed(1), dtype=dtype) * 1.5 - 0.25
+    points[..., :4, :] = torch.tensor([[0, 0], [1, 1], [0, 1], [1, 0]], dtype=dtype)
+    return points
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [(7, 9), (1, 5), (4, 1)])
+def test_values_and_gradients_of_maps(monkeypatch, size, dtype):
+    maps, points, grad = draw(5, *size, dtype=dtype), some_points(5, 31, dtype=dtype), draw(5, 31, dtype=dtype)
+
+    def run():
+        leaf = maps.clone().requires_grad_()
+        values = point_sample.sample_map(leaf[:, None], points)[:, 0]
+        return values.detach(), *torch.autograd.grad(values, leaf, grad)
+
+    expected, found = both(monkeypatch, run)
+    torch.testing.assert_close(found, expected, **TOLERANCE[dtype])
+
+
+def test_gradients_are_derivatives(monkeypatch):
+    monkeypatch.setenv(backends.VARIABLE, "cpp")
+    maps, points = draw(2, 1, 4, 5).requires_grad_(), some_points(2, 9)
+    assert torch.autograd.gradcheck(lambda x: point_sample.sample_map(x, points), maps)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("frames", "channels"), [(1, 8), (3, 5)])
+def test_features_of_images_and_clips(monkeypatch, frames, channels, dtype):
+    """As they lie in memory on the CPU, and in any other order."""
+    maps = draw(2, frames, 6, 7, channels, dtype=dtype).permute(0, 4, 1, 2, 3)
+    points = some_points(2, 21, dtype=dtype)
+    expected, found = both(monkeypatch, lambda: point_sample.sample_features(maps, points))
+    assert found.shape == (2, frames * 21, channels)
+    torch.testing.assert_close(found, expected, **TOLERANCE[dtype])
+    torch.testing.assert_close(point_sample.sample_features(maps.contiguous(), points), expected)
+
+
+def test_coverage_is_a_map_of_ones():
+    points, ones = some_points(2, 50), torch.ones(2, 1, 5, 8, dtype=torch.float64)
+    torch.testing.assert_close(point_sample.coverage(points, (5, 8)), point_sample.sample_map(ones, points)[:, 0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("ratio", [0, 0.75, 1])
+def test_the_least_certain_candidates_are_chosen(monkeypatch, ratio, dtype):
+    logits = draw(3, 16, 16, dtype=dtype) * 3
+
+    def run():
+        torch.manual_seed(0)
+        points = point_sample.uncertain_points(logits, 40, 3.0, ratio)
+        important = int(40 * ratio)
+        order = points[:, :important].sort(1).values  # they come in any order
+        return torch.cat([order, points[:, important:]], 1), torch.rand(1)
+
+    expected, found = both(monkeypatch, run)
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])  # as many numbers are drawn
+
+
+@pytest.mark.parametrize("value", [0.0, torch.nan, torch.inf])
+def test_equally_certain_candidates(monkeypatch, value):
+    """The first are taken; numbers come before NaN."""
+    monkeypatch.setenv(backends.VARIABLE, "cpp")
+    candidates, out = some_points(1, 60).clamp(0.2, 0.8), torch.full((1, 20, 2), -1.0, dtype=torch.float64)
+    maps = torch.full((1, 4, 4), value, dtype=torch.float64)
+    point_sample_cpp.least_certain(maps, candidates, 15, out)
+    assert torch.equal(out[:, :15], candidates[:, :15])
+    assert (out[:, 15:] == -1).all()
+    maps[:, :, 2:] = 0
+    left = candidates[..., 0] * 4 - 0.5 < 2
+    point_sample_cpp.least_certain(maps, candidates, 15, out)
+    if value != 0:
+        assert torch.equal(out[:, :15], candidates[~left][None, :15])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("pixel", sorted(point_sample_cpp.PIXELS, key=str))
+def test_masks_in_windows(monkeypatch, pixel, shared, dtype):
+    inside = {torch.bool: 1, torch.uint8: 255}.get(pixel, -3)
+    pixels = torch.where(draw(40) > 0, inside, 0).to(pixel)
+    places = torch.tensor([[0, 2, 3, 5, 4, inside], [20, 0, 0, 4, 5, 0], [3, 0, 0, 0, 0, 1], [7, 7, 5, 2, 3, inside]])
+    points = some_points(4, 60, dtype=dtype)
+    points = points[0] if shared else points
+    expected, found = both(monkeypatch, lambda: point_sample.sample_mask(pixels, places, (8, 9), points))
+    torch.testing.assert_close(found, expected, **TOLERANCE[dtype])
+
+
+def test_other_pixels_are_read_by_torch(monkeypatch):
+    monkeypatch.setenv(backends.VARIABLE, "cpp")
+    places = torch.tensor([[0, 0, 0, 2, 2, -1]])
+    found = point_sample.sample_mask(torch.tensor([-1, 0, -1, 0], dtype=torch.int8), places, (2, 2), some_points(1, 9))
+    assert found.max() > 0
+
+
+def test_points_that_are_not_numbers_are_nowhere(monkeypatch):
+    monkeypatch.setenv(backends.VARIABLE, "cpp")
+    points = torch.tensor([[[torch.nan, 0.5], [torch.inf, 0.5], [0.5, -torch.inf], [1e30, -1e30], [0.5, 0.5]]])
+    maps, places = torch.ones(1, 1, 4, 4), torch.tensor([[0, 0, 0, 4, 4, 1]])
+    wanted = torch.tensor([[False, False, False, False, True]])
+    values = point_sample.sample_map(maps, points)[:, 0]
+    assert torch.equal(values == 1, wanted)
+    assert torch.equal(point_sample.sample_mask(maps.flatten() > 0, places, (4, 4), points) == 1, wanted)
+    point_sample.sample_features(maps[:, :, None], points)
+
+
+def test_windows_beyond_the_pixels_are_an_error(monkeypatch):
+    monkeypatch.setenv(backends.VARIABLE, "cpp")
+    for place in ([1, 0, 0, 2, 2, 1], [-1, 0, 0, 2, 2, 1], [0, 0, 0, -2, -2, 1]):
+        with pytest.raises(RuntimeError, match="sizes do not fit"):
+            point_sample.sample_mask(torch.ones(4, dtype=torch.bool), torch.tensor([place]), (2, 2), some_points(5))
+
+
+def test_tracing_half_precision_and_gradients_of_points_go_to_torch(monkeypatch):
+    monkeypatch.setenv(backends.VARIABLE, "cpp")
+    called = []
+    monkeypatch.setattr(point_sample_cpp, "sample_maps_forward", lambda *_: called.append(1))
+    maps, points = draw(1, 1, 4, 4), some_points(1, 6)
+    point_sample.sample_map(maps.bfloat16(), points.bfloat16())
+    point_sample.sample_map(maps, points.clone().requires_grad_()).sum().backward()
+    monkeypatch.setattr(torch.jit, "is_tracing", lambda: True)
+    point_sample.sample_map(maps, points)
+    assert not called
