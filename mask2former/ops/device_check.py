@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mask2former.ops.reference import ms_deform_attn_reference, neighborhood_attention_2d_reference
@@ -22,7 +23,7 @@ def misfit(op: str, module: str, device: str) -> float | None:
     """The largest difference from the definition, of results and gradients; None where all are close.
 
     Args:
-        op: "ms_deform_attn", "neighborhood_attention_2d" or "mask_results".
+        op: a key of `backends.OPS`.
         module: of mask2former.ops, with the op's two passes or functions.
         device: type of the device; of several GPUs, the current one is tried.
     """
@@ -75,6 +76,22 @@ def _neighborhood_attention_2d(passes, draw: Callable[..., Tensor], device: str)
     )
 
 
+def _masked_attention(passes, draw: Callable[..., Tensor], device: str) -> list[tuple[Tensor, Tensor]]:
+    inputs, allowed = [draw(2, 11, 40), draw(2, 83, 40), draw(2, 83, 40)], draw(2, 11, 83) > 0
+
+    def definition(*rows: Tensor) -> Tensor:
+        q, k, v = (x.unflatten(2, (5, 8)).transpose(1, 2) for x in rows)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed[:, None]).transpose(1, 2).flatten(2)
+
+    return _compare(
+        inputs,
+        device,
+        definition,
+        lambda *tensors: passes.masked_attention_forward(*tensors, allowed, 5),
+        lambda grad, results, *tensors: passes.masked_attention_backward(grad, *tensors, allowed, *results),
+    )
+
+
 def _mask_results(functions, draw: Callable[..., Tensor], _: str) -> list[tuple[Tensor, Tensor]]:
     maps, scores = draw(11, 6, 9), draw(11).sigmoid()
     index = torch.tensor([[4, 1], [0, 3], [5, 5], [2, 4]])
@@ -103,6 +120,7 @@ _CHECKS = {
     "ms_deform_attn": _ms_deform_attn,
     "neighborhood_attention_2d": _neighborhood_attention_2d,
     "mask_results": _mask_results,
+    "masked_attention": _masked_attention,
 }
 
 
