@@ -26,7 +26,7 @@ class MaskFormerHead(nn.Module):
         self.pixel_decoder = pixel_decoder
         self.predictor = predictor
         self.memory_from = memory_from
-        self._folds = (
+        self._can_fold = (
             memory_from == MEMORY_SOURCES[0]
             and _accepts(pixel_decoder, "project")
             and _accepts(predictor, "projection")
@@ -34,8 +34,7 @@ class MaskFormerHead(nn.Module):
 
     def forward(self, maps: dict[str, Tensor], frames: int, every_layer: bool) -> QueryPredictions:
         """Maps {name: [N,C,h,w]} of ``frames`` = T frames; ``every_layer`` keeps auxiliary predictions."""
-        if self._folds and not self.training and not every_layer:
-            # matching samples mask features with zeros around them, which the convolution's bias would not see
+        if self._folds():
             mask_features, memory = self.pixel_decoder(maps, project=False)
             return self.predictor(memory, mask_features, frames, every_layer, self.pixel_decoder.mask_features)
         mask_features, memory = self.pixel_decoder(maps)
@@ -46,6 +45,18 @@ class MaskFormerHead(nn.Module):
         elif self.memory_from != "multi_scale_pixel_decoder":
             memory = [maps[self.memory_from]]
         return self.predictor(memory, mask_features, frames, every_layer)
+
+    def _folds(self) -> bool:
+        """Whether mask embeddings take over the last layer of the mask features, a product with every pixel.
+
+        Not where its weights do not tell all that it does (hooked, pruned, replaced), or it makes the maps narrower.
+        """
+        if not self._can_fold:
+            return False
+        last = self.pixel_decoder.mask_features
+        hooks = last._forward_hooks or last._forward_pre_hooks or last._backward_hooks or last._backward_pre_hooks
+        plain = type(last) is nn.Conv2d and last.bias is not None and not hooks
+        return plain and last.in_channels <= last.out_channels
 
 
 def _accepts(module: nn.Module, argument: str) -> bool:

@@ -29,6 +29,7 @@ OPS = {
     "winograd": {"cpu": ("cpp", "torch")},
     "mask_losses": {"cpu": ("cpp", "torch")},
     "point_sample": {"cpu": ("cpp", "torch")},
+    "masked_attention": {"cpu": ("cpp", "torch")},
 }
 # the modules of mask2former.ops that hold them; triton's can be imported only beside a GPU
 MODULES = {
@@ -38,6 +39,7 @@ MODULES = {
     "winograd": {"cpp": "winograd"},
     "mask_losses": {"cpp": "mask_losses_cpp"},
     "point_sample": {"cpp": "point_sample_cpp"},
+    "masked_attention": {"cpp": "masked_attention"},
 }
 _COMPILED = {"cpp": "cpu", "cuda": "cuda"}  # kind of library
 

@@ -76,6 +76,22 @@ def _neighborhood_attention_2d(passes, draw: Callable[..., Tensor], device: str)
     )
 
 
+def _masked_attention(passes, draw: Callable[..., Tensor], device: str) -> list[tuple[Tensor, Tensor]]:
+    inputs, allowed = [draw(2, 11, 40), draw(2, 83, 40), draw(2, 83, 40)], draw(2, 11, 83) > 0
+
+    def definition(*rows: Tensor) -> Tensor:
+        q, k, v = (x.unflatten(2, (5, 8)).transpose(1, 2) for x in rows)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed[:, None]).transpose(1, 2).flatten(2)
+
+    return _compare(
+        inputs,
+        device,
+        definition,
+        lambda *tensors: passes.masked_attention_forward(*tensors, allowed, 5),
+        lambda grad, results, *tensors: passes.masked_attention_backward(grad, *tensors, allowed, *results),
+    )
+
+
 def _mask_results(functions, draw: Callable[..., Tensor], _: str) -> list[tuple[Tensor, Tensor]]:
     maps, scores = draw(11, 6, 9), draw(11).sigmoid()
     index = torch.tensor([[4, 1], [0, 3], [5, 5], [2, 4]])
@@ -162,6 +178,7 @@ _CHECKS = {
     "winograd": _winograd,
     "mask_losses": _mask_losses,
     "point_sample": _point_sample,
+    "masked_attention": _masked_attention,
 }
 
 

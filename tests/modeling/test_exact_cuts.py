@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from mask2former.modeling import build_model, mask_costs
 from mask2former.modeling.backbone.resnet import BottleneckBlock
@@ -44,14 +45,69 @@ def test_a_norm_in_training_still_counts_the_batch():
     assert conv.norm.num_batches_tracked == 1
 
 
-def test_masks_of_unprojected_features_equal_those_of_projected_ones(tiny_cfg, make_inputs):
+def with_bias(tiny_cfg):
     torch.manual_seed(0)
-    model = build_model(tiny_cfg).double().eval()
+    model = build_model(tiny_cfg).double()
     nn.init.normal_(model.sem_seg_head.pixel_decoder.mask_features.bias)
+    return model
+
+
+def test_masks_of_unprojected_features_equal_those_of_projected_ones(tiny_cfg, make_inputs):
+    model = with_bias(tiny_cfg).eval()
     with torch.no_grad():
         folded = model.predict_raw(make_inputs())
-    model.sem_seg_head._folds = False
+    model.sem_seg_head._can_fold = False
     torch.testing.assert_close(model.predict_raw(make_inputs()), folded)
+
+
+def test_masks_of_all_layers_and_their_gradients_do_too(tiny_cfg):
+    model, found = with_bias(tiny_cfg), []
+    maps = model.backbone(torch.randn(2, 3, 64, 64, dtype=torch.float64))
+    for model.sem_seg_head._can_fold in (True, False):
+        predictions = model.sem_seg_head(maps, frames=1, every_layer=True)
+        assert (predictions.mask_bias is not None) == model.sem_seg_head._can_fold
+        masks = predictions.masks()
+        masks.sin().sum().backward(retain_graph=True)
+        grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        model.zero_grad()
+        assert "sem_seg_head.pixel_decoder.mask_features.bias" in grads
+        found.append((masks, grads))
+    torch.testing.assert_close(*found)
+
+
+def _pruned(conv):
+    return prune.random_unstructured(conv, "weight", 0.5)
+
+
+def _parametrized(conv):
+    return parametrizations.weight_norm(conv)
+
+
+def _hooked(conv):
+    conv.register_forward_hook(lambda module, args, out: 2 * out)
+    return conv
+
+
+def _replaced(conv):
+    return nn.Sequential(conv, nn.Tanh())
+
+
+@pytest.mark.parametrize("change", [_pruned, _parametrized, _hooked, _replaced])
+def test_a_changed_projection_is_called(tiny_cfg, change):
+    model = with_bias(tiny_cfg)
+    decoder = model.sem_seg_head.pixel_decoder
+    decoder.mask_features = change(decoder.mask_features)
+    maps = model.backbone(torch.randn(1, 3, 64, 64, dtype=torch.float64))
+    predictions = model.sem_seg_head(maps, frames=1, every_layer=True)
+    assert predictions.mask_bias is None
+    torch.testing.assert_close(predictions.mask_features[:, :, 0], decoder(maps)[0])
+
+
+def test_a_projection_to_narrower_maps_is_called(tiny_cfg):
+    tiny_cfg.MODEL.SEM_SEG_HEAD.MASK_DIM = 16
+    model = with_bias(tiny_cfg)
+    maps = model.backbone(torch.randn(1, 3, 64, 64, dtype=torch.float64))
+    assert model.sem_seg_head(maps, frames=1, every_layer=False).mask_features.shape[1] == 16
 
 
 def training_gradients(model, inputs):

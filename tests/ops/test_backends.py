@@ -4,7 +4,7 @@ import threading
 import pytest
 import torch
 
-from mask2former.ops import backends, build, cpp, device_check, ms_deform_attn, neighborhood_cpp
+from mask2former.ops import backends, build, cpp, device_check, masked_attention, ms_deform_attn, neighborhood_cpp
 from mask2former.utils.errors import UserError
 
 
@@ -72,6 +72,7 @@ PASSES = {
         neighborhood_cpp,
         ["neighborhood_attention_2d_forward", "neighborhood_attention_2d_backward"],
     ),
+    "masked_attention": (masked_attention, ["masked_attention_forward", "masked_attention_backward"]),
 }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mask2former.modeling.layers.linear import Linear, feed_forward, linear
 from mask2former.modeling.layers.recompute import Recomputable
+from mask2former.ops.masked_attention import masked_attention
 
 # B batch, Q queries, S memory pixels, C channels
 
@@ -34,14 +35,9 @@ class MultiheadAttention(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None) -> Tensor:
         """query [B,Q,C], key and value [B,S,C], allowed [B,Q,S] bool (True may be attended to) -> [B,Q,C]."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
-        q, k, v = (
-            linear(x, w, b).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-            for x, w, b in zip((query, key, value), weights, biases)
-        )
-        mask = None if allowed is None else allowed[:, None]
+        q, k, v = (linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases))
         dropout = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-        return self.out_proj(attended.transpose(1, 2).flatten(2))
+        return self.out_proj(masked_attention(q, k, v, allowed, self.num_heads, dropout))
 
 
 class _Residual(Recomputable):
