@@ -26,12 +26,14 @@ OPS = {
     "ms_deform_attn": {"cpu": ("cpp", "torch"), "cuda": ("cuda", "triton", "torch")},
     "neighborhood_attention_2d": {"cpu": ("cpp", "torch"), "cuda": ("cuda", "torch")},
     "mask_results": {"cpu": ("cpp", "torch")},
+    "group_norm": {"cpu": ("cpp", "torch")},
 }
 # the modules of mask2former.ops that hold them; triton's can be imported only beside a GPU
 MODULES = {
     "ms_deform_attn": {"cpp": "cpp", "cuda": "cuda", "triton": "triton_ms_deform_attn"},
     "neighborhood_attention_2d": {"cpp": "neighborhood_cpp", "cuda": "cuda", "torch": "neighborhood_tiled"},
     "mask_results": {"cpp": "mask_results"},
+    "group_norm": {"cpp": "group_norm"},
 }
 _COMPILED = {"cpp": "cpu", "cuda": "cuda"}  # kind of library
 

@@ -22,7 +22,7 @@ def misfit(op: str, module: str, device: str) -> float | None:
     """The largest difference from the definition, of results and gradients; None where all are close.
 
     Args:
-        op: "ms_deform_attn", "neighborhood_attention_2d" or "mask_results".
+        op: a key of `backends.OPS`.
         module: of mask2former.ops, with the op's two passes or functions.
         device: type of the device; of several GPUs, the current one is tried.
     """
@@ -99,10 +99,27 @@ def _mask_results(functions, draw: Callable[..., Tensor], _: str) -> list[tuple[
     ]
 
 
+def _group_norm(functions, draw: Callable[..., Tensor], _: str) -> list[tuple[Tensor, Tensor]]:
+    x, coarser = (draw(2, 6, *size).contiguous(memory_format=torch.channels_last) for size in ((9, 7), (4, 3)))
+    leaves, grad = [x.requires_grad_(), draw(6).requires_grad_(), draw(6).requires_grad_()], draw(2, 6, 9, 7)
+    plain = torch.nn.functional.group_norm(x, 3, *leaves[1:])
+    of_groups, out = functions.statistics(x, 3, 1e-5), torch.empty_like(x)
+    pairs = []
+    for relu in (False, True):
+        wanted = plain.relu() if relu else plain
+        found = functions.backward(grad, *leaves[:1], of_groups, *leaves[1:], relu=relu, out=torch.empty_like(x))
+        pairs += zip(found, torch.autograd.grad(wanted, leaves, grad, retain_graph=True))
+    summed = plain + torch.nn.functional.interpolate(coarser, size=(9, 7), mode="bilinear", align_corners=False)
+    pairs.append((functions.apply(x, of_groups, *leaves[1:], relu=True, coarser=None, out=out).clone(), plain.relu()))
+    pairs.append((functions.apply(x, of_groups, *leaves[1:], relu=False, coarser=coarser, out=out), summed))
+    return [(found.detach(), wanted.detach()) for found, wanted in pairs]
+
+
 _CHECKS = {
     "ms_deform_attn": _ms_deform_attn,
     "neighborhood_attention_2d": _neighborhood_attention_2d,
     "mask_results": _mask_results,
+    "group_norm": _group_norm,
 }
 
 
