@@ -30,6 +30,7 @@ OPS = {
     "mask_losses": {"cpu": ("cpp", "torch")},
     "point_sample": {"cpu": ("cpp", "torch")},
     "masked_attention": {"cpu": ("cpp", "torch")},
+    "group_norm": {"cpu": ("cpp", "torch")},
 }
 # the modules of mask2former.ops that hold them; triton's can be imported only beside a GPU
 MODULES = {
@@ -40,6 +41,7 @@ MODULES = {
     "mask_losses": {"cpp": "mask_losses_cpp"},
     "point_sample": {"cpp": "point_sample_cpp"},
     "masked_attention": {"cpp": "masked_attention"},
+    "group_norm": {"cpp": "group_norm"},
 }
 _COMPILED = {"cpp": "cpu", "cuda": "cuda"}  # kind of library
 

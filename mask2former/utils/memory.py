@@ -13,13 +13,18 @@ from torch import Tensor
 LARGE = 2**23  # bytes; below it pages cost little
 
 
-def empty_large(size: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+def empty_large(
+    size: Sequence[int],
+    dtype: torch.dtype,
+    device: torch.device,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
     """As torch.empty; on Linux's CPUs, large ones are in large pages where the system has them.
 
     A result of 200 MB has 50,000 pages of 4 KB, and to be given them takes longer than to fill them: of 150 classes at
     512x683, five times as long as to be given pages of 2 MB. It is an advice to the system, without it all still works.
     """
-    result = torch.empty(size, dtype=dtype, device=device)
+    result = torch.empty(size, dtype=dtype, device=device, memory_format=memory_format)
     if result.nbytes >= LARGE and result.device.type == "cpu" and sys.platform == "linux":
         page = mmap.PAGESIZE
         start, end = -(-result.data_ptr() // page) * page, (result.data_ptr() + result.nbytes) // page * page

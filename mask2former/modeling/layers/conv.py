@@ -11,11 +11,10 @@ from torch.autograd.function import once_differentiable
 from torchvision.ops import FrozenBatchNorm2d
 
 from mask2former.modeling.layers import onednn
+from mask2former.modeling.layers.group_norm import GroupNorm
 from mask2former.utils.errors import UserError
 
 # N batch, C channels, H W map size
-
-_SQUARES = 1 << 19  # made at a time, so that they stay in the cache
 
 
 class FrozenBatchNorm(FrozenBatchNorm2d):
@@ -36,31 +35,6 @@ class FrozenBatchNorm(FrozenBatchNorm2d):
         for name, child in module.named_children():
             module.add_module(name, cls.freeze(child))
         return module
-
-
-class GroupNorm(nn.GroupNorm):
-    """nn.GroupNorm that is accurate, and fast on the CPU, for channels-last maps too; it overwrites its input.
-
-    torch's kernel for them takes E[x^2] - E[x]^2 for the variance, with which 8 of 24 bits can be lost. The result
-    does not depend on what is subtracted from a whole group, nor does the gradient.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        ours = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and x.numel()
-        if not ours or not x.is_contiguous(memory_format=torch.channels_last):
-            return super().forward(x)
-        x = x.sub_(self._per_group(x.detach().mean((2, 3))))
-        if torch.is_grad_enabled():
-            return super().forward(x)
-        rows = max(1, _SQUARES // x[:, :, 0].numel())
-        squares = sum(part.square().sum((2, 3)) for part in x.split(rows, 2))
-        deviation = self._per_group(squares / x[0, 0].numel()).add(self.eps).sqrt()
-        return torch.addcmul(self.bias[:, None, None], x, self.weight[:, None, None] / deviation, out=x)
-
-    def _per_group(self, values: Tensor) -> Tensor:
-        """The mean of each group of values [N,C], for each of its channels, [N,C,1,1]."""
-        mean = values.unflatten(1, (self.num_groups, -1)).mean(2)
-        return mean.repeat_interleave(self.num_channels // self.num_groups, 1)[:, :, None, None]
 
 
 def scale_and_shift(norm: FrozenBatchNorm | nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
@@ -114,6 +88,8 @@ class Conv2d(nn.Conv2d):
             x = _ScaledConvolution.apply(x, self.weight, *self._scale_and_bias(), *self._geometry)
         else:
             x = super().forward(x)
+            if isinstance(self.norm, GroupNorm) and self.activation in (F.relu, F.relu_):
+                return self.norm(x, relu=True)  # in one pass
             if self.norm is not None:
                 x = self.norm(x)
         return x if self.activation is None else self.activation(x)

@@ -24,9 +24,9 @@ def sine_position_encoding(
     frames, h, w = size
     # float32 at least: in half precision neighbouring positions coincide
     precise = torch.promote_types(dtype, torch.float32)
-    rows = _axis(h, channels // 2, device, precise)[:, None, :, None].expand(-1, frames, h, w)
-    columns = _axis(w, channels // 2, device, precise)[:, None, None, :].expand(-1, frames, h, w)
-    encoding = torch.cat([rows, columns])
+    rows = _axis(h, channels // 2, device, precise).t()[None, :, None].expand(frames, h, w, -1)
+    columns = _axis(w, channels // 2, device, precise).t()[None, None].expand(frames, h, w, -1)
+    encoding = torch.cat([rows, columns], -1).permute(3, 0, 1, 2)  # a pixel's channels together, as they are used
     if temporal:
         encoding = encoding + _axis(frames, channels, device, precise)[:, :, None, None]
     return encoding.to(dtype)

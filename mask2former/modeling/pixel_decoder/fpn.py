@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mask2former.modeling.backbone.shape import ShapeSpec
 from mask2former.modeling.layers.conv import conv_norm, init_xavier
 from mask2former.modeling.layers.detr import Transformer
+from mask2former.modeling.layers.group_norm import remade
 from mask2former.modeling.layers.position_encoding import sine_position_encoding
 
 # N images (batch x frames), C channels, M mask channels, h w map size
@@ -56,7 +57,8 @@ class BasePixelDecoder(nn.Module):
             lateral = getattr(self, f"adapter_{number}")(maps[self.in_features[number - 1]])
             coarser = F.interpolate(out, size=lateral.shape[-2:], mode="nearest")
             out = getattr(self, f"layer_{number}")(lateral.add_(coarser))
-        return self.mask_features(out)
+        with remade(out):
+            return self.mask_features(out)
 
 
 class TransformerEncoderPixelDecoder(BasePixelDecoder):

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mask2former.modeling.backbone.shape import ShapeSpec
-from mask2former.modeling.layers.conv import build_norm, conv_norm, init_xavier
+from mask2former.modeling.layers.conv import Conv2d, build_norm, conv_norm, init_xavier
+from mask2former.modeling.layers.group_norm import GroupNorm, remade
 from mask2former.modeling.layers.linear import Linear, feed_forward
 from mask2former.modeling.layers.position_encoding import sine_position_encoding
 from mask2former.modeling.layers.recompute import Recomputable, recomputed
@@ -206,10 +207,22 @@ class MSDeformAttnPixelDecoder(nn.Module):
         projected = [proj(maps[name]) for proj, name in zip(self.input_proj, self.encoder_in)]
         out = self.transformer(projected)
         for name, number in zip(self.lateral_in, self._numbers):
-            lateral = recomputed(getattr(self, f"adapter_{number}"), maps[name])  # cheap beside the size of its maps
-            coarser = F.interpolate(out[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False)
-            out.append(getattr(self, f"layer_{number}")(lateral.add_(coarser)))
-        return self.mask_features(out[-1]) if project else out[-1], out[: self.num_memory_levels]
+            total = _lateral_sum(getattr(self, f"adapter_{number}"), maps[name], out[-1])
+            with remade(total):
+                out.append(getattr(self, f"layer_{number}")(total))
+        if not project:
+            return out[-1], out[: self.num_memory_levels]
+        with remade(out[-1]):
+            return self.mask_features(out[-1]), out[: self.num_memory_levels]
+
+
+def _lateral_sum(adapter: Conv2d, x: Tensor, coarser: Tensor) -> Tensor:
+    """``adapter(x)`` plus the coarser map resized to it."""
+    norm, hooked = adapter.norm, adapter._forward_hooks or adapter._forward_pre_hooks
+    if isinstance(norm, GroupNorm) and norm.compiled(x, coarser) and not hooked:
+        return norm(nn.Conv2d.forward(adapter, x), coarser=coarser)
+    lateral = recomputed(adapter, x)  # cheap beside the size of its maps
+    return lateral.add_(F.interpolate(coarser, size=lateral.shape[-2:], mode="bilinear", align_corners=False))
 
 
 def _project(in_channels: int, channels: int) -> nn.Sequential:
