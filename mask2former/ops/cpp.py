@@ -81,6 +81,17 @@ def ms_deform_attn_backward(
     return tuple(g.to(x.dtype) for g, x in zip(grads, (value, locations, weights)))
 
 
+def ms_deform_attn_raw_backward(
+    grad: Tensor, value: Tensor, shapes: Tensor, reference: Tensor, offsets: Tensor, logits: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of value, offsets and logits, given that of the output."""
+    grad, value, reference, offsets, logits = (x.contiguous() for x in (grad, value, reference, offsets, logits))
+    grads = torch.zeros_like(value), torch.empty_like(offsets), torch.empty_like(logits)
+    arguments = value, shapes, reference, offsets, logits, *grads
+    _run("ms_deform_attn_raw_backward", grad, *arguments, *_sizes(value, offsets))
+    return grads
+
+
 def _prepare(value: Tensor, *tensors: Tensor) -> list[Tensor]:
     """Contiguous, float64 where value is, else float32: half precision has no arithmetic of its own on CPUs."""
     dtype = torch.promote_types(value.dtype, torch.float32)

@@ -57,11 +57,20 @@ def _ms_deform_attn(passes, draw: Callable[..., Tensor], device: str) -> list[tu
         lambda grad, _, value, *rest: passes.ms_deform_attn_backward(grad, value, shapes, *rest),
     )
     if device == "cpu":
-        value, reference, offsets, logits = inputs[0], draw(11, 2).sigmoid(), draw(2, 11, 2, 2, 4, 2), inputs[2]
-        locations = reference[:, None, None, None] + offsets / shapes.flip(1)[:, None]
-        weights = logits.flatten(3).softmax(-1).view_as(logits)
-        wanted = ms_deform_attn_reference(value, shapes, locations, weights)
-        pairs.append((passes.ms_deform_attn_raw(value, shapes, reference, offsets, logits), wanted))
+        reference, offsets = draw(11, 2).sigmoid(), draw(2, 11, 2, 2, 4, 2)
+
+        def in_steps(value: Tensor, offsets: Tensor, logits: Tensor) -> Tensor:
+            locations = reference[:, None, None, None] + offsets / shapes.flip(1)[:, None]
+            weights = logits.flatten(3).softmax(-1).view_as(logits)
+            return ms_deform_attn_reference(value, shapes, locations, weights)
+
+        pairs += _compare(
+            [inputs[0], offsets, inputs[2]],
+            device,
+            in_steps,
+            lambda value, *rest: passes.ms_deform_attn_raw(value, shapes, reference, *rest),
+            lambda grad, _, value, *rest: passes.ms_deform_attn_raw_backward(grad, value, shapes, reference, *rest),
+        )
     return pairs
 
 

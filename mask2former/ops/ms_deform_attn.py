@@ -57,8 +57,8 @@ def ms_deform_attn_raw(
     offsets    [B,Q,H,L,P,2], in pixels of the level, from reference to where is sampled
     logits     [B,Q,H,L,P], whose softmax over levels and points are the weights
 
-    Where no gradient is asked for, compiled code for CPUs makes locations and weights of one query and head at a time,
-    instead of two tensors that are together larger than the value.
+    Compiled code for CPUs makes locations and weights of one query and head at a time, in both passes, instead of two
+    tensors that are together larger than the value. Where a gradient of reference is asked for, they are made.
     """
     if _takes_raw(value, reference, offsets, logits):
         _check(value, spatial_shapes, offsets, logits, ("offsets", "logits"))
@@ -71,13 +71,13 @@ def ms_deform_attn_raw(
     return ms_deform_attn(value, spatial_shapes, locations, weights)
 
 
-def _takes_raw(*tensors: Tensor) -> bool:
-    if torch.compiler.is_compiling() or any(x.dtype != tensors[0].dtype or x.device.type != "cpu" for x in tensors):
+def _takes_raw(value: Tensor, reference: Tensor, offsets: Tensor, logits: Tensor) -> bool:
+    tensors = value, reference, offsets, logits
+    if torch.compiler.is_compiling() or any(x.dtype != value.dtype or x.device.type != "cpu" for x in tensors):
         return False
-    if tensors[0].dtype not in (torch.float32, torch.float64) or not tensors[-1].numel():
+    if value.dtype not in (torch.float32, torch.float64) or not logits.numel():
         return False
-    graph = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-    return not graph and backend(_NAME, "cpu") == "cpp"
+    return not (torch.is_grad_enabled() and reference.requires_grad) and backend(_NAME, "cpu") == "cpp"
 
 
 def _check(
@@ -135,7 +135,8 @@ def _levels(spatial_shapes: Tensor, pixels: int) -> Tensor:
 #   ms_deform_attn_forward(value, shapes, locations, weights) -> [B,Q,H*D]
 #   ms_deform_attn_backward(grad, value, shapes, locations, weights) -> gradients of value, locations and weights
 # and cpp alone
-#   ms_deform_attn_raw(value, shapes, reference, offsets, logits) -> [B,Q,H*D], without a backward pass
+#   ms_deform_attn_raw(value, shapes, reference, offsets, logits) -> [B,Q,H*D]
+#   ms_deform_attn_raw_backward(grad, value, shapes, reference, offsets, logits) -> of value, offsets and logits
 # all like the tensors they belong to; shapes comes from `_levels`.
 
 
@@ -170,6 +171,14 @@ def _backward_op(
     return _module(value.device).ms_deform_attn_backward(grad, value, shapes, sampling_locations, attention_weights)
 
 
+@torch.library.custom_op("mask2former::ms_deform_attn_raw_backward", mutates_args=())
+def _raw_backward_op(
+    grad: Tensor, value: Tensor, spatial_shapes: Tensor, reference: Tensor, offsets: Tensor, logits: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    shapes = _levels(spatial_shapes, value.shape[1])
+    return _module(value.device).ms_deform_attn_raw_backward(grad, value, shapes, reference, offsets, logits)
+
+
 @_op.register_fake
 def _(value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
     batch, _, heads, channels = value.shape
@@ -189,6 +198,13 @@ def _(
     return tuple(x.new_empty(x.shape) for x in (value, sampling_locations, attention_weights))
 
 
+@_raw_backward_op.register_fake
+def _(
+    grad: Tensor, value: Tensor, spatial_shapes: Tensor, reference: Tensor, offsets: Tensor, logits: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return tuple(x.new_empty(x.shape) for x in (value, offsets, logits))
+
+
 def _save(ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
@@ -198,4 +214,10 @@ def _differentiate(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
     return grad_value, None, *grads
 
 
+def _differentiate_raw(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    grad_value, *grads = _raw_backward_op(grad, *ctx.saved_tensors)
+    return grad_value, None, None, *grads
+
+
 _op.register_autograd(_differentiate, setup_context=_save)
+_raw_op.register_autograd(_differentiate_raw, setup_context=_save)

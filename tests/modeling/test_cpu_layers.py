@@ -10,7 +10,7 @@ from mask2former.modeling.layers import linear as linear_module
 from mask2former.modeling.layers import onednn
 from mask2former.modeling.layers.attention import FFNLayer
 from mask2former.modeling.layers.conv import Conv2d, FrozenBatchNorm, GroupNorm
-from mask2former.modeling.layers.linear import Linear, feed_forward, linear
+from mask2former.modeling.layers.linear import Linear, feed_forward, linear, linears_of_sum
 from mask2former.modeling.layers.recompute import recomputed
 
 ROWS = linear_module._MANY_ROWS
@@ -54,6 +54,53 @@ def test_a_feed_forward_net_in_portions(small_portions, activation, frozen):
     wanted = F.linear(activation(F.linear(x, first.weight, first.bias)), second.weight, second.bias)
     torch.testing.assert_close(found, wanted, **CLOSE)
     torch.testing.assert_close(grads(found, leaves), grads(wanted, leaves), **CLOSE)
+
+
+@pytest.mark.parametrize("trained", ["x", "first.weight", "first.bias", "second.weight", "second.bias"])
+def test_one_gradient_of_a_feed_forward_net_in_portions(small_portions, trained):
+    first, second, x = Linear(12, 20), Linear(20, 12), torch.randn(2, ROWS, 12)
+    leaves = {"x": x} | {f"first.{n}": p for n, p in first.named_parameters()}
+    leaves |= {f"second.{n}": p for n, p in second.named_parameters()}
+    for name, leaf in leaves.items():
+        leaf.requires_grad_(name == trained)
+    found = feed_forward(x, first, second, F.relu, nn.Dropout(0.0))
+    wanted = F.linear(F.relu(F.linear(x, first.weight, first.bias)), second.weight, second.bias)
+    torch.testing.assert_close(grads(found, leaves[trained]), grads(wanted, leaves[trained]), **CLOSE)
+
+
+def test_nan_passes_through_a_feed_forward_net():
+    first, second, x = Linear(12, 20), Linear(20, 12), torch.randn(ROWS, 12)
+    x[3, 4] = torch.nan
+    assert feed_forward(x, first, second, F.relu, nn.Dropout(0.0)).isnan().any(1).nonzero().tolist() == [[3]]
+
+
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("frozen", [(), ("weight",), ("weight", "bias")])
+def test_linear_layers_of_a_sum(images, frozen):
+    layers = Linear(12, 7), Linear(12, 5)
+    for name in frozen:
+        getattr(layers[0], name).requires_grad_(False)
+    x, shift = torch.randn(images, ROWS, 12, requires_grad=True), torch.randn(ROWS, 12, requires_grad=True)
+    leaves = [x, shift, *(p for layer in layers for p in layer.parameters() if p.requires_grad)]
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        found = linears_of_sum(x, shift, *layers)
+    assert {t.data_ptr() for t in kept} == {t.data_ptr() for t in (x, shift, *(layer.weight for layer in layers))}
+    wanted = [F.linear(x + shift, layer.weight, layer.bias) for layer in layers]
+    torch.testing.assert_close(found, tuple(wanted), **CLOSE)
+    torch.testing.assert_close(grads(torch.cat(found, 2), leaves), grads(torch.cat(wanted, 2), leaves), **CLOSE)
+    alone = linears_of_sum(x, shift, *layers)[1], F.linear(x + shift, layers[1].weight, layers[1].bias)
+    torch.testing.assert_close(*(grads(out, x) for out in alone), **CLOSE)
+
+
+@pytest.mark.parametrize("rows", [ROWS, 3])
+def test_layers_of_a_sum_that_are_more_than_their_weights_are_called(rows):
+    layers, calls = (Linear(12, 7), Linear(12, 5)), []
+    layers[1].register_forward_hook(lambda *args: calls.append(args))
+    x, shift = torch.randn(2, rows, 12), torch.randn(1, 12)
+    for found, layer in zip(linears_of_sum(x, shift, *layers), layers):
+        torch.testing.assert_close(found, F.linear(x + shift, layer.weight, layer.bias), **CLOSE)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("keep_hidden", [True, False])

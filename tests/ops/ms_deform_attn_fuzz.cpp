@@ -15,6 +15,9 @@
                                                       int64_t, int64_t);                                              \
   extern "C" int m2f_ms_deform_attn_raw_##SUFFIX(const T*, const int64_t*, const T*, const T*, const T*, T*, int64_t, \
                                                  int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t);      \
+  extern "C" int m2f_ms_deform_attn_raw_backward_##SUFFIX(                                                            \
+      const T*, const T*, const int64_t*, const T*, const T*, const T*, T*, T*, T*, int64_t, int64_t, int64_t,        \
+      int64_t, int64_t, int64_t, int64_t, int64_t);                                                                   \
   extern "C" int m2f_mask_scores_##SUFFIX(const T*, const int64_t*, const T*, const int64_t*, const T*,               \
                                           const int64_t*, const T*, const int64_t*, const T*, const T*, T*, int64_t,  \
                                           int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t,     \
@@ -42,8 +45,8 @@ std::vector<T> numbers(int64_t count, bool locations) {
   return out;
 }
 
-template <typename T, typename Forward, typename Backward, typename Raw>
-int run_attention(Forward forward, Backward backward, Raw raw) {
+template <typename T, typename Forward, typename Backward, typename Raw, typename RawBackward>
+int run_attention(Forward forward, Backward backward, Raw raw, RawBackward raw_backward) {
   const int64_t B = below(3), H = below(4), D = below(3) ? below(20) : 32, Q = below(8), L = below(4), P = below(4);
   const int64_t threads = 1 + below(4);
   std::vector<int64_t> shapes(2 * L);
@@ -62,6 +65,9 @@ int run_attention(Forward forward, Backward backward, Raw raw) {
                  threads) ||
          (L * P > 0 && raw(value.data(), shapes.data(), reference.data(), locations.data(), weights.data(), out.data(),
                            B, S, H, D, Q, L, P, threads)) ||
+         (L * P > 0 &&
+          raw_backward(grad.data(), value.data(), shapes.data(), reference.data(), locations.data(), weights.data(),
+                       grad_value.data(), grad_locations.data(), grad_weights.data(), B, S, H, D, Q, L, P, threads)) ||
          backward(grad.data(), value.data(), shapes.data(), locations.data(), weights.data(), grad_value.data(),
                   grad_locations.data(), grad_weights.data(), B, S, H, D, Q, L, P, threads);
 }
@@ -89,20 +95,20 @@ int run_scores(Scores scores) {
                 width, taps[2], taps[3], K, 1 + below(3));
 }
 
-template <typename T, typename Forward, typename Backward, typename Raw, typename Scores>
-int run(Forward forward, Backward backward, Raw raw, Scores scores) {
-  return run_attention<T>(forward, backward, raw) || run_scores<T>(scores);
+template <typename T, typename Forward, typename Backward, typename Raw, typename RawBackward, typename Scores>
+int run(Forward forward, Backward backward, Raw raw, RawBackward raw_backward, Scores scores) {
+  return run_attention<T>(forward, backward, raw, raw_backward) || run_scores<T>(scores);
 }
 
 int main() {
   const int cases = 3000;
   for (int i = 0; i < cases; ++i) {
     if (run<float>(m2f_ms_deform_attn_forward_f32, m2f_ms_deform_attn_backward_f32, m2f_ms_deform_attn_raw_f32,
-                   m2f_mask_scores_f32)) {
+                   m2f_ms_deform_attn_raw_backward_f32, m2f_mask_scores_f32)) {
       return 1;
     }
     if (run<double>(m2f_ms_deform_attn_forward_f64, m2f_ms_deform_attn_backward_f64, m2f_ms_deform_attn_raw_f64,
-                    m2f_mask_scores_f64)) {
+                    m2f_ms_deform_attn_raw_backward_f64, m2f_mask_scores_f64)) {
       return 1;
     }
   }

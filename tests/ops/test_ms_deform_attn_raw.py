@@ -14,11 +14,16 @@ pytestmark = pytest.mark.skipif(build.library("cpu") is None, reason="no C++ com
 
 @pytest.fixture(autouse=True)
 def calls(monkeypatch):
-    """One entry for each call of the compiled function."""
+    """The name of each compiled function that is called."""
     monkeypatch.setenv(backends.VARIABLE, "cpp")
-    backends.backend("ms_deform_attn", "cpu")  # the first choice tries the function
-    made, original = [], cpp.ms_deform_attn_raw
-    monkeypatch.setattr(cpp, "ms_deform_attn_raw", lambda *arguments: made.append(1) or original(*arguments))
+    backends.backend("ms_deform_attn", "cpu")  # the first choice tries the functions
+    made = []
+
+    def record(name, original):
+        monkeypatch.setattr(cpp, name, lambda *arguments: made.append(name) or original(*arguments))
+
+    for name in ("ms_deform_attn_raw", "ms_deform_attn_raw_backward"):
+        record(name, getattr(cpp, name))
     return made
 
 
@@ -56,24 +61,64 @@ def test_extreme_numbers(which, given):
     torch.testing.assert_close(raw(*inputs), in_steps(*inputs), atol=1e-5, rtol=0, equal_nan=True)
 
 
-def test_gradients_and_half_precision_take_the_steps(calls):
+def grads(op, inputs, of=(0, 2, 3)):
+    leaves = [x.clone().requires_grad_(i in of) for i, x in enumerate(inputs)]
+    return torch.autograd.grad(op(*leaves).square().sum(), [leaves[i] for i in of])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])  # more than images and heads: levels are tasks of their own
+@pytest.mark.parametrize(("channels", "points"), [(32, 3), (5, 1), (40, 4)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-12)])
+def test_gradients_are_those_of_the_steps(calls, dtype, tolerance, channels, points, threads):
+    inputs, before = make(dtype, channels, points), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found, again = grads(raw, inputs), grads(raw, inputs)
+    finally:
+        torch.set_num_threads(before)
+    assert calls == ["ms_deform_attn_raw", "ms_deform_attn_raw_backward"] * 2
+    for here, there, same in zip(found, grads(in_steps, inputs), again):
+        # an empty level divides offsets by zero
+        torch.testing.assert_close(here, there, atol=tolerance, rtol=tolerance, equal_nan=True)
+        torch.testing.assert_close(here, same, atol=0, rtol=0, equal_nan=True)
+
+
+def test_gradients_of_small_steps(calls):
+    value, reference, offsets, logits = make(torch.float64, 3, 2)
+    shapes, pixels = torch.tensor([[3, 5], [6, 4]]), torch.tensor([[5.0, 3.0], [4.0, 6.0]], dtype=torch.float64)
+    leaves = [x.clone().requires_grad_() for x in (value, offsets[:, :, :, ::2], logits[:, :, :, ::2])]
+    assert torch.autograd.gradcheck(
+        lambda value, offsets, logits: ms_deform_attn_raw(value, shapes, reference, pixels, offsets, logits), leaves
+    )
+    assert "ms_deform_attn_raw_backward" in calls
+
+
+@pytest.mark.parametrize("given", [torch.nan, torch.inf, -torch.inf, 1e30])
+@pytest.mark.parametrize("which", [0, 2, 3])
+def test_gradients_at_extreme_numbers(which, given):
+    inputs = make()
+    inputs[which].view(-1)[5] = given
+    for found, wanted in zip(grads(raw, inputs), grads(in_steps, inputs)):
+        same = found.isfinite()
+        assert (wanted.isfinite() | ~same).all()  # of a location, NaN reaches x and y; in steps sometimes one
+        torch.testing.assert_close(found[same], wanted[same], atol=1e-4, rtol=1e-4)
+
+
+def test_a_gradient_of_the_reference_and_half_precision_take_the_steps(calls):
     inputs = make()
     raw(*(x.bfloat16() for x in inputs))
-    leaves, same = ([x.clone().requires_grad_() for x in inputs] for _ in range(2))
-    grads = (torch.autograd.grad(f(*x).square().sum(), x) for f, x in ((raw, leaves), (in_steps, same)))
-    for found, expected in zip(*grads):
-        torch.testing.assert_close(found, expected, equal_nan=True)  # an empty level divides offsets by zero
+    found, wanted = grads(raw, inputs, (0, 1, 2, 3)), grads(in_steps, inputs, (0, 1, 2, 3))
+    torch.testing.assert_close(found, wanted, equal_nan=True)
     assert not calls
     with torch.no_grad():
-        raw(*leaves)
+        raw(*(x.clone().requires_grad_() for x in inputs))
     assert calls
 
 
 def test_a_module_is_exported_in_steps(calls):
     torch.manual_seed(0)
     module = MSDeformAttn(32, 3, 4, 2).eval()
-    query, reference = torch.randn(1, 39, 32), torch.rand(39, 2)
-    arguments = query, query, reference, PIXELS.float(), SHAPES
+    arguments = torch.randn(1, 39, 32), torch.randn(39, 32), torch.rand(39, 2), PIXELS.float(), SHAPES
     with torch.no_grad():
         exported = torch.export.export(module, arguments).module()
         found = exported(*arguments)
@@ -82,10 +127,14 @@ def test_a_module_is_exported_in_steps(calls):
         assert calls
 
 
-def test_opcheck():
-    value, reference, offsets, logits = make()
-    op, arguments = torch.ops.mask2former.ms_deform_attn_raw.default, (value, SHAPES, reference, offsets, logits)
-    torch.library.opcheck(op, arguments, test_utils=("test_schema", "test_faketensor"))
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_opcheck(requires_grad):
+    value, reference, offsets, logits = make(torch.float64, 3, 1)
+    value, offsets, logits = (
+        x.requires_grad_(requires_grad) for x in (value, offsets[:, :, :, ::2], logits[:, :, :, ::2])
+    )
+    shapes = torch.tensor([[3, 5], [6, 4]])
+    torch.library.opcheck(torch.ops.mask2former.ms_deform_attn_raw.default, (value, shapes, reference, offsets, logits))
 
 
 def test_what_does_not_fit_is_named():

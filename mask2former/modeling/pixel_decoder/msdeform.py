@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mask2former.modeling.backbone.shape import ShapeSpec
 from mask2former.modeling.layers.conv import Conv2d, build_norm, conv_norm, init_xavier
 from mask2former.modeling.layers.group_norm import GroupNorm, remade
-from mask2former.modeling.layers.linear import Linear, feed_forward
+from mask2former.modeling.layers.linear import Linear, feed_forward, linears_of_sum
 from mask2former.modeling.layers.position_encoding import sine_position_encoding
 from mask2former.modeling.layers.recompute import Recomputable, recomputed
 from mask2former.ops import ms_deform_attn_raw
@@ -51,16 +51,17 @@ class MSDeformAttn(nn.Module):
         with torch.no_grad():
             self.sampling_offsets.bias.copy_(offsets.expand(-1, self.num_levels, -1, -1).flatten())
 
-    def forward(self, query: Tensor, value: Tensor, reference: Tensor, pixels: Tensor, shapes: Tensor) -> Tensor:
-        """query and value [N,S,C] -> [N,S,C].
+    def forward(self, x: Tensor, position: Tensor, reference: Tensor, pixels: Tensor, shapes: Tensor) -> Tensor:
+        """x [N,S,C] and its position [S,C], which tells where to look, not what is found there -> [N,S,C].
 
         reference [S,2] as (x, y) in [0,1]; pixels [L,2] each level's (w, h), like reference; shapes [L,2] its (h, w),
         int64 on the host.
         """
         heads, levels, points = self.num_heads, self.num_levels, self.num_points
-        offsets = self.sampling_offsets(query).unflatten(2, (heads, levels, points, 2))
-        logits = self.attention_weights(query).unflatten(2, (heads, levels, points))
-        value = self.value_proj(value).unflatten(2, (heads, -1))
+        offsets, logits = linears_of_sum(x, position, self.sampling_offsets, self.attention_weights)
+        offsets = offsets.unflatten(2, (heads, levels, points, 2))
+        logits = logits.unflatten(2, (heads, levels, points))
+        value = self.value_proj(x).unflatten(2, (heads, -1))
         out = ms_deform_attn_raw(value, shapes, reference, pixels, offsets, logits)
         return self.output_proj(out)
 
@@ -82,7 +83,7 @@ class EncoderLayer(Recomputable):
             nn.init.xavier_uniform_(layer.weight)
 
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, pixels: Tensor, shapes: Tensor) -> Tensor:
-        x = self.norm1(x + self.drop(self.self_attn(x + position, x, reference, pixels, shapes)))
+        x = self.norm1(x + self.drop(self.self_attn(x, position, reference, pixels, shapes)))
         # the hidden maps of all layers would be the largest part of what is kept for the backward pass
         change = feed_forward(x, self.linear1, self.linear2, F.relu, self.drop, keep_hidden=False)
         return self.norm2(x + self.drop(change))

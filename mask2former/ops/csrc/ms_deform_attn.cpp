@@ -112,31 +112,55 @@ void softmax(T* numbers, int64_t count) {
   for (int64_t i = 0; i < count; ++i) numbers[i] /= sum;
 }
 
-// The same from what the projections give: locations are reference [Q,2] plus offsets in pixels, weights the softmax of
-// logits. Both exist for one query and head at a time.
+// grads, of the softmax's results, become those of its numbers.
+template <typename T>
+void through_softmax(const T* results, int64_t count, T* grads) {
+  T mean = 0;
+  for (int64_t i = 0; i < count; ++i) mean += results[i] * grads[i];
+  for (int64_t i = 0; i < count; ++i) grads[i] = results[i] * (grads[i] - mean);
+}
+
+int64_t whole_vectors(int64_t count, int64_t lanes) { return (count + lanes - 1) / lanes * lanes; }
+
+// What the projections give: reference [Q,2], offsets in pixels from there to where is sampled, logits of the weights.
+template <typename T>
+struct Raw {
+  const T *reference, *offsets, *logits;
+
+  // Numbers that locations and weights of one query and head take.
+  static int64_t room(const Sizes& n) { return n.L * n.P * 2 + whole_vectors(n.L * n.P, LANES<T>); }
+
+  // Locations [L,P,2] and, behind them, weights [L,P] of image and query bq and head h.
+  void locate(const std::vector<Level>& levels, const Sizes& n, int64_t bq, int64_t h, T* locations) const {
+    const int64_t samples = n.L * n.P, i = bq * n.H + h;
+    const T* place = reference + bq % n.Q * 2;
+    for (int64_t l = 0; l < n.L; ++l) {
+      const T sizes[2] = {T(levels[l].w), T(levels[l].h)};
+      for (int64_t s = l * n.P * 2; s < (l + 1) * n.P * 2; ++s) {
+        locations[s] = place[s % 2] + offsets[i * samples * 2 + s] / sizes[s % 2];
+      }
+    }
+    T* weights = locations + samples * 2;
+    std::fill(std::copy_n(logits + i * samples, samples, weights), locations + room(n),
+              -std::numeric_limits<T>::infinity());
+    softmax(weights, samples);
+  }
+};
+
+// The same; locations and weights exist for one query and head at a time.
 template <typename T, int kD>
-void forward_raw(const T* value, const std::vector<Level>& levels, const T* reference, const T* offsets,
-                 const T* logits, const Sizes& n, T* out, int threads) {
-  const int64_t samples = n.L * n.P, padded = (samples + LANES<T> - 1) / LANES<T> * LANES<T>;
+void forward_raw(const T* value, const std::vector<Level>& levels, const Raw<T>& raw, const Sizes& n, T* out,
+                 int threads) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    std::vector<T> locations(samples * 2), weights(padded);
+    std::vector<T> locations(Raw<T>::room(n));
 #pragma omp for schedule(dynamic, 64)
     for (int64_t bq = 0; bq < n.B * n.Q; ++bq) {
       const T* image = value + bq / n.Q * n.S * n.H * n.D;
-      const T* place = reference + bq % n.Q * 2;
       for (int64_t h = 0; h < n.H; ++h) {
-        const int64_t i = bq * n.H + h;
-        for (int64_t l = 0; l < n.L; ++l) {
-          const T sizes[2] = {T(levels[l].w), T(levels[l].h)};
-          for (int64_t s = l * n.P * 2; s < (l + 1) * n.P * 2; ++s) {
-            locations[s] = place[s % 2] + offsets[i * samples * 2 + s] / sizes[s % 2];
-          }
-        }
-        std::fill(std::copy_n(logits + i * samples, samples, weights.begin()), weights.end(),
-                  -std::numeric_limits<T>::infinity());
-        softmax(weights.data(), samples);
-        gather<T, kD>(image + h * n.D, levels, locations.data(), weights.data(), n, out + i * n.D);
+        raw.locate(levels, n, bq, h, locations.data());
+        gather<T, kD>(image + h * n.D, levels, locations.data(), locations.data() + n.L * n.P * 2, n,
+                      out + (bq * n.H + h) * n.D);
       }
     }
   }
@@ -198,35 +222,90 @@ inline void fetch(const T* value, const T* grad_value, const Level& level, const
   }
 }
 
+// Gradients of one query's and head's samples on some levels. value and grad_value start at image and head, the
+// others at the first level's.
+template <typename T, int kD>
+void scatter_levels(const T* grad, const T* value, const std::vector<Level>& levels, int64_t l_begin, int64_t l_end,
+                    const T* locations, const T* weights, const Sizes& n, T* grad_value, T* grad_locations,
+                    T* grad_weights) {
+  const int64_t pixel_stride = n.H * (kD ? kD : n.D);
+  for (int64_t l = l_begin; l < l_end; ++l) {
+    const int64_t first = levels[l].start * pixel_stride;
+    for (int64_t s = l * n.P; s < (l + 1) * n.P; ++s) {
+      fetch<T>(value + first, grad_value + first, levels[l], locations + 2 * s, n);
+    }
+    for (int64_t s = l * n.P; s < (l + 1) * n.P; ++s) {
+      scatter<T, kD>(grad, value + first, levels[l], locations + 2 * s, weights[s], n, grad_value + first,
+                     grad_locations + 2 * s, grad_weights + s);
+    }
+  }
+}
+
+// Into how many tasks the levels of one image and head are divided.
+int64_t level_tasks(const Sizes& n, int threads) { return n.B * n.H < threads ? n.L : 1; }
+
+// Calls body(bq, h, l_begin, l_end, scratch) for every image, query, head and range of levels; scratch has room for
+// that many numbers.
 // A task is an image, some heads and some levels. It alone adds to its part of grad_value, so that nothing need be
 // atomic. Tasks are as large as an even share for each thread allows, since a query's numbers lie side by side: one
 // task per thread reads each of them once. Only where threads outnumber B*H are levels tasks of their own.
-template <typename T, int kD>
-void backward(const T* grad, const T* value, const std::vector<Level>& levels, const T* locations, const T* weights,
-              const Sizes& n, T* grad_value, T* grad_locations, T* grad_weights, int threads) {
+template <typename T, typename Body>
+void in_tasks(const Sizes& n, int threads, int64_t room, const Body& body) {
   int64_t head_groups = 1;
   while (head_groups < n.H && n.B * head_groups % threads) ++head_groups;
-  const int64_t level_groups = n.B * n.H < threads ? n.L : 1;
+  const int64_t level_groups = level_tasks(n, threads);
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
   for (int64_t task = 0; task < n.B * head_groups * level_groups; ++task) {
     const int64_t part = task % level_groups, group = task / level_groups % head_groups;
     const int64_t b = task / (level_groups * head_groups);
-    const int64_t h_begin = group * n.H / head_groups, h_end = (group + 1) * n.H / head_groups;
-    const int64_t l_begin = part * n.L / level_groups, l_end = (part + 1) * n.L / level_groups;
+    std::vector<T> scratch(room);
     for (int64_t q = 0; q < n.Q; ++q) {
-      for (int64_t h = h_begin; h < h_end; ++h) {
-        const int64_t i = (b * n.Q + q) * n.H + h;
-        for (int64_t l = l_begin; l < l_end; ++l) {
-          const int64_t first = ((b * n.S + levels[l].start) * n.H + h) * n.D;
-          for (int64_t s = (i * n.L + l) * n.P; s < (i * n.L + l + 1) * n.P; ++s) {
-            fetch<T>(value + first, grad_value + first, levels[l], locations + 2 * s, n);
-          }
-          for (int64_t s = (i * n.L + l) * n.P; s < (i * n.L + l + 1) * n.P; ++s) {
-            scatter<T, kD>(grad + i * n.D, value + first, levels[l], locations + 2 * s, weights[s], n,
-                           grad_value + first, grad_locations + 2 * s, grad_weights + s);
-          }
-        }
+      for (int64_t h = group * n.H / head_groups; h < (group + 1) * n.H / head_groups; ++h) {
+        body(b * n.Q + q, h, part * n.L / level_groups, (part + 1) * n.L / level_groups, scratch.data());
       }
+    }
+  }
+}
+
+template <typename T, int kD>
+void backward(const T* grad, const T* value, const std::vector<Level>& levels, const T* locations, const T* weights,
+              const Sizes& n, T* grad_value, T* grad_locations, T* grad_weights, int threads) {
+  const int64_t samples = n.L * n.P;
+  in_tasks<T>(n, threads, 0, [&](int64_t bq, int64_t h, int64_t l_begin, int64_t l_end, T*) {
+    const int64_t i = bq * n.H + h, first = (bq / n.Q * n.S * n.H + h) * n.D;
+    scatter_levels<T, kD>(grad + i * n.D, value + first, levels, l_begin, l_end, locations + i * samples * 2,
+                          weights + i * samples, n, grad_value + first, grad_locations + i * samples * 2,
+                          grad_weights + i * samples);
+  });
+}
+
+// The same for what the projections gave. A logit's gradient needs those of the weights on every level.
+template <typename T, int kD>
+void backward_raw(const T* grad, const T* value, const std::vector<Level>& levels, const Raw<T>& raw, const Sizes& n,
+                  T* grad_value, T* grad_offsets, T* grad_logits, int threads) {
+  const int64_t samples = n.L * n.P;
+  const bool at_once = level_tasks(n, threads) == 1;
+  in_tasks<T>(n, threads, Raw<T>::room(n), [&](int64_t bq, int64_t h, int64_t l_begin, int64_t l_end, T* locations) {
+    const int64_t i = bq * n.H + h, first = (bq / n.Q * n.S * n.H + h) * n.D;
+    const T* weights = locations + samples * 2;
+    T *offsets = grad_offsets + i * samples * 2, *logits = grad_logits + i * samples;
+    raw.locate(levels, n, bq, h, locations);
+    scatter_levels<T, kD>(grad + i * n.D, value + first, levels, l_begin, l_end, locations, weights, n,
+                          grad_value + first, offsets, logits);
+    for (int64_t l = l_begin; l < l_end; ++l) {
+      const T sizes[2] = {T(levels[l].w), T(levels[l].h)};
+      for (int64_t s = l * n.P * 2; s < (l + 1) * n.P * 2; ++s) offsets[s] /= sizes[s % 2];
+    }
+    if (at_once) through_softmax(weights, samples, logits);
+  });
+  if (at_once) return;
+#pragma omp parallel num_threads(threads)
+  {
+    std::vector<T> locations(Raw<T>::room(n));
+#pragma omp for
+    for (int64_t i = 0; i < n.B * n.Q * n.H; ++i) {
+      raw.locate(levels, n, i / n.H, i % n.H, locations.data());
+      through_softmax(locations.data() + samples * 2, samples, grad_logits + i * samples);
     }
   }
 }
@@ -255,7 +334,7 @@ void backward(const T* grad, const T* value, const std::vector<Level>& levels, c
     const auto levels = m2f::read_levels(shapes, L);                                                                  \
     if (!m2f::fits(n, levels) || L * P < 1) return m2f::kBadSize;                                                     \
     const auto run = D == 32 ? m2f::forward_raw<T, 32> : m2f::forward_raw<T, 0>;                                      \
-    run(value, levels, reference, offsets, logits, n, out, int(threads));                                             \
+    run(value, levels, {reference, offsets, logits}, n, out, int(threads));                                           \
     return m2f::kOk;                                                                                                  \
   }                                                                                                                   \
   M2F_EXPORT int m2f_ms_deform_attn_backward_##SUFFIX(                                                                \
@@ -267,6 +346,17 @@ void backward(const T* grad, const T* value, const std::vector<Level>& levels, c
     if (!m2f::fits(n, levels)) return m2f::kBadSize;                                                                  \
     const auto run = D == 32 ? m2f::backward<T, 32> : m2f::backward<T, 0>;                                            \
     run(grad, value, levels, locations, weights, n, grad_value, grad_locations, grad_weights, int(threads));          \
+    return m2f::kOk;                                                                                                  \
+  }                                                                                                                   \
+  M2F_EXPORT int m2f_ms_deform_attn_raw_backward_##SUFFIX(                                                            \
+      const T* grad, const T* value, const int64_t* shapes, const T* reference, const T* offsets, const T* logits,    \
+      T* grad_value, T* grad_offsets, T* grad_logits, int64_t B, int64_t S, int64_t H, int64_t D, int64_t Q,          \
+      int64_t L, int64_t P, int64_t threads) {                                                                        \
+    const m2f::Sizes n{B, S, H, D, Q, L, P};                                                                          \
+    const auto levels = m2f::read_levels(shapes, L);                                                                  \
+    if (!m2f::fits(n, levels) || L * P < 1) return m2f::kBadSize;                                                     \
+    const auto run = D == 32 ? m2f::backward_raw<T, 32> : m2f::backward_raw<T, 0>;                                    \
+    run(grad, value, levels, {reference, offsets, logits}, n, grad_value, grad_offsets, grad_logits, int(threads));   \
     return m2f::kOk;                                                                                                  \
   }
 
