@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mask2former.modeling.backbone.bottleneck import Bottleneck, bottleneck, served
+from mask2former.modeling.backbone.pooled_convolution import pooled_convolution
 from mask2former.modeling.backbone.shape import ShapeSpec
+from mask2former.modeling.layers import onednn
 from mask2former.modeling.layers.conv import Conv2d, build_norm, freeze, init_msra
 from mask2former.modeling.layers.recompute import Recomputable, recomputed
 from mask2former.utils.errors import UserError
@@ -34,7 +38,14 @@ class BasicStem(nn.Module):
         self.conv1 = _conv(in_channels, out_channels, 7, norm, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.in_strips(x):
+            return pooled_convolution(x, self.conv1.folded())
         return F.max_pool2d(F.relu_(self.conv1(x)), 3, stride=2, padding=1)
+
+    def in_strips(self, x: Tensor) -> bool:
+        """Whether its largest map is never made as a whole, nor kept for the backward pass."""
+        wanted = x.requires_grad and torch.is_grad_enabled()
+        return not wanted and onednn.usable(x) and x.numel() > 0 and self.conv1.only_folds(x)
 
 
 class DeepLabStem(nn.Module):
@@ -93,8 +104,19 @@ class BottleneckBlock(Recomputable):
         self.conv3 = _conv(bottleneck_channels, out_channels, 1, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu_(self.conv2(F.relu_(self.conv1(x))))
-        return self.conv3.onto(x if self.shortcut is None else self.shortcut(x), out)
+        if served(x, self.convolutions()):
+            return bottleneck(x, self.folded())
+        total = x if self.shortcut is None else self.shortcut(x)
+        return F.relu_(self.conv3(F.relu_(self.conv2(F.relu_(self.conv1(x))))).add_(total))
+
+    def convolutions(self) -> list[Conv2d]:
+        parts = (self.conv1, self.conv2, self.conv3, self.shortcut)
+        return [conv for conv in parts if conv is not None]
+
+    def folded(self) -> Bottleneck:
+        """Its convolutions with their norms inside."""
+        shortcut = None if self.shortcut is None else self.shortcut.folded()
+        return Bottleneck(*(conv.folded() for conv in (self.conv1, self.conv2, self.conv3)), shortcut)
 
 
 class ResNet(nn.Module):
@@ -166,7 +188,8 @@ class ResNet(nn.Module):
         return {name: self._shapes[name] for name in self.out_features}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        x = recomputed(self.stem, x)  # cheap beside the size of its map
+        in_strips = isinstance(self.stem, BasicStem) and self.stem.in_strips(x)
+        x = self.stem(x) if in_strips else recomputed(self.stem, x)  # cheap beside the size of its map
         maps = {}
         for name in self._shapes:
             x = getattr(self, name)(x)

@@ -7,11 +7,12 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torchvision.ops import FrozenBatchNorm2d
 
 from mask2former.modeling.layers import onednn
+from mask2former.modeling.layers.folded import Folded
 from mask2former.modeling.layers.group_norm import GroupNorm
+from mask2former.ops import winograd
 from mask2former.utils.errors import UserError
 
 # N batch, C channels, H W map size
@@ -81,75 +82,58 @@ class Conv2d(nn.Conv2d):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.is_grad_enabled() and _is_fixed(self.norm):
-            scale, bias = self._scale_and_bias()
-            x = self._conv_forward(x, self.weight * scale[:, None, None, None], bias)
-        elif self._folds(x):
-            x = _ScaledConvolution.apply(x, self.weight, *self._scale_and_bias(), *self._geometry)
+        if self.folds(x):
+            x = self.folded().differentiable(x)
         else:
-            x = super().forward(x)
+            x = self._unfolded(x)
             if isinstance(self.norm, GroupNorm) and self.activation in (F.relu, F.relu_):
                 return self.norm(x, relu=True)  # in one pass
             if self.norm is not None:
                 x = self.norm(x)
         return x if self.activation is None else self.activation(x)
 
-    def onto(self, total: Tensor, x: Tensor) -> Tensor:
-        """``relu(total + conv(x))``; where no gradient is asked for, it may be written over ``total``.
-
-        On the CPU in the kernel of the convolution: a new map as large as a ResNet's first ones takes longer to get
-        from the system than to compute.
-        """
-        layout = {"memory_format": torch.channels_last}
-        in_kernel = not torch.is_grad_enabled() and _is_fixed(self.norm) and self.activation is None
-        if not (in_kernel and onednn.usable(x) and total.is_contiguous(**layout) and x.is_contiguous(**layout)):
-            return F.relu_(self(x).add_(total))
-        scale, bias = self._scale_and_bias()
-        stride, padding, dilation, groups = self._geometry
-        return torch.ops.mkldnn._convolution_pointwise_(
-            *(total, x, self.weight * scale[:, None, None, None], bias),
-            *(padding, stride, dilation, groups),
-            *("add", 1.0, "relu", [], ""),
-        )
-
-    def _scale_and_bias(self) -> tuple[Tensor, Tensor]:
-        """Those of a norm with fixed statistics, [C] each; the bias of the convolution is in the latter."""
-        scale, shift = scale_and_shift(self.norm)
-        return scale, shift if self.bias is None else shift + self.bias * scale
+    def _unfolded(self, x: Tensor) -> Tensor:
+        """The convolution alone."""
+        zeros_around = self.padding_mode == "zeros" and not isinstance(self.padding, str)
+        if zeros_around and winograd.usable(x, self.weight, self.stride, self.padding, self.dilation, self.groups):
+            return Folded(self.weight, None, self.bias, *self._geometry).differentiable(x)
+        return super().forward(x)
 
     @property
     def _geometry(self) -> tuple:
         return self.stride, self.padding, self.dilation, self.groups
 
-    def _folds(self, x: Tensor) -> bool:
-        """Whether the norm goes into the weights though gradients are asked for."""
+    def folds(self, x: Tensor) -> bool:
+        """Whether the norm is multiplied into the weights for this input."""
+        if (
+            self.norm is None
+            or not is_plain(self.norm)
+            or self.padding_mode != "zeros"
+            or isinstance(self.padding, str)
+        ):
+            return False
+        if not torch.is_grad_enabled():
+            return _is_fixed(self.norm)
         device = x.device.type
         # half precision would round weights that the norm has scaled, not those that were trained
         half = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-        fixed = isinstance(self.norm, FrozenBatchNorm) and self.bias is None and self.padding_mode == "zeros"
-        return fixed and not half and not onednn.traced()
+        return isinstance(self.norm, FrozenBatchNorm) and self.bias is None and not half and not onednn.traced()
+
+    def only_folds(self, x: Tensor) -> bool:
+        """Whether for this input the module is its folded convolution and nothing else."""
+        return self.folds(x) and self.activation is None and type(self) is Conv2d and is_plain(self)
+
+    def folded(self) -> Folded:
+        """The convolution and its norm, which must have fixed statistics, as one convolution."""
+        scale, shift = scale_and_shift(self.norm)
+        shift = shift if self.bias is None else shift + self.bias * scale
+        return Folded(self.weight, scale, shift, *self._geometry)
 
 
-class _ScaledConvolution(torch.autograd.Function):
-    """Convolution by ``scale * weight``: scaled again in the backward pass, as a ResNet-50's would be 94 MB to keep."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, *geometry) -> Tensor:
-        scale = scale[:, None, None, None]
-        ctx.save_for_backward(x, weight, scale)
-        ctx.geometry = geometry
-        return F.conv2d(x, weight * scale, bias, *geometry)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, scale = ctx.saved_tensors
-        *geometry, groups = ctx.geometry
-        wanted = (*ctx.needs_input_grad[:2], False)
-        x_grad, weight_grad, _ = torch.ops.aten.convolution_backward(
-            grad, x, weight * scale, None, *geometry, False, (0, 0), groups, wanted
-        )
-        return x_grad, None if weight_grad is None else weight_grad.mul_(scale), *[None] * 6
+def is_plain(module: nn.Module) -> bool:
+    """Whether its class and weights tell all that the module does: hooked and patched ones must be called."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return not any(hooks) and "forward" not in vars(module)
 
 
 def init_msra(conv: nn.Conv2d) -> nn.Conv2d:
