@@ -17,6 +17,7 @@ from mask2former.utils import comm
 from mask2former.utils.env import collect_env
 from mask2former.utils.errors import UserError
 from mask2former.utils.logger import setup_logger
+from mask2former.utils.memory import keep_freed_memory
 from mask2former.utils.seed import seed_everything
 
 logger = logging.getLogger(__name__)
@@ -158,6 +159,8 @@ def _set_backends(cfg: CfgNode, training: bool) -> None:
         raise UserError(f"FLOAT32_PRECISION is {cfg.FLOAT32_PRECISION!r}; expected one of {known}.")
     if cfg.FLOAT32_PRECISION:
         torch.set_float32_matmul_precision(cfg.FLOAT32_PRECISION)
+    if cfg.MODEL.DEVICE == "cpu":
+        keep_freed_memory()
 
 
 def _write_config(cfg: CfgNode, keep: bool) -> None:

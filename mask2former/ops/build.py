@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -200,8 +201,10 @@ def compile_library(recipe: Recipe, compiler: str, path: Path) -> None:
             _run([compiler, *recipe.flags, *map(str, recipe.sources), "-o", str(built)])
         else:
             objects = [Path(folder) / f"{source.stem}.o" for source in recipe.sources]
-            for source, compiled in zip(recipe.sources, objects):
-                _run([compiler, *recipe.flags, "-c", str(source), "-o", str(compiled)])
+            pairs = zip(recipe.sources, objects)
+            commands = [[compiler, *recipe.flags, "-c", str(source), "-o", str(made)] for source, made in pairs]
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                list(pool.map(_run, commands))
             # without -fopenmp, so that no second runtime is linked
             _run([compiler, "-shared", *map(str, objects), "-o", str(built)])
         built.replace(path)

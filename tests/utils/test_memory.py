@@ -1,3 +1,7 @@
+import subprocess
+import sys
+
+import pytest
 import torch
 
 from mask2former.utils.memory import LARGE, empty_large
@@ -11,3 +15,23 @@ def test_large_and_small_results_are_plain_tensors():
         assert found.is_contiguous()
         found.fill_(-7)
         assert (found == -7).all()
+
+
+PAGES_OF_REPEATS = """
+import resource, torch
+from mask2former.utils.memory import keep_freed_memory
+keep_freed_memory()
+pages = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+make = lambda: torch.ones(1 << 22).add(1).mul_(2)
+make()
+before = pages()
+for _ in range(10):
+    make()
+print(pages() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc's")
+def test_freed_memory_is_used_again():
+    done = subprocess.run([sys.executable, "-c", PAGES_OF_REPEATS], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1000  # 16 MB are 4096 pages, made twenty times
