@@ -38,9 +38,9 @@ def empty_large(
 def keep_freed_memory() -> None:
     """Let this process keep what tensors free, for those to come, instead of giving it back to the system.
 
-    A training step asks for the same hundreds of MB each time; to be given them anew takes a tenth of it. The peak stays
-    the same. A setting of glibc's, of the whole process: for programs to call, not for libraries. Elsewhere nothing
-    happens.
+    A training step asks for the same hundreds of MB each time; to be given them anew takes a tenth of it. The peak
+    stays the same. A setting of glibc's, of the whole process: for programs to call, not for libraries. Elsewhere
+    nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
