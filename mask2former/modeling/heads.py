@@ -6,6 +6,7 @@ import inspect
 
 from torch import Tensor, nn
 
+from mask2former.modeling.layers.plain import is_plain
 from mask2former.modeling.transformer_decoder.output import QueryPredictions
 
 # N images (batch x frames), C channels
@@ -26,7 +27,7 @@ class MaskFormerHead(nn.Module):
         self.pixel_decoder = pixel_decoder
         self.predictor = predictor
         self.memory_from = memory_from
-        self._can_fold = (
+        self._can_fold = (  # the parts know how, and nothing else looks at the mask features
             memory_from == MEMORY_SOURCES[0]
             and _accepts(pixel_decoder, "project")
             and _accepts(predictor, "projection")
@@ -54,8 +55,7 @@ class MaskFormerHead(nn.Module):
         if not self._can_fold:
             return False
         last = self.pixel_decoder.mask_features
-        hooks = last._forward_hooks or last._forward_pre_hooks or last._backward_hooks or last._backward_pre_hooks
-        plain = type(last) is nn.Conv2d and last.bias is not None and not hooks
+        plain = type(last) is nn.Conv2d and last.bias is not None and is_plain(last)
         return plain and last.in_channels <= last.out_channels
 
 

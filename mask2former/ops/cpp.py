@@ -10,6 +10,7 @@ import ctypes
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from mask2former.ops import build
 from mask2former.ops.backends import backend
@@ -30,9 +31,17 @@ def call(library: ctypes.CDLL, function: str, dtype: torch.dtype, *arguments: Te
         raise RuntimeError(f"{symbol}: {library.m2f_error(status).decode()}")
 
 
+def run(function: str, dtype: torch.dtype, *arguments: Tensor | int | float | None) -> None:
+    """`call` a function of the CPU's library, whose last argument is the number of threads."""
+    call(build.library("cpu", required=True), function, dtype, *arguments, torch.get_num_threads())
+
+
 def served(op: str, *tensors: Tensor) -> bool:
-    """Whether the compiled ``op`` takes these: on the CPU, of one precision that it has arithmetic for, and eagerly."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    """Whether the compiled ``op`` takes these: on the CPU, of one precision that it has arithmetic for, and eagerly.
+
+    Eagerly is where operators are not recorded, counted or faked: a library's functions are none.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_in_torch_dispatch_mode():
         return False
     dtype = tensors[0].dtype
     if dtype not in (torch.float32, torch.float64) or any(x.dtype != dtype or x.device.type != "cpu" for x in tensors):
@@ -104,5 +113,4 @@ def _sizes(value: Tensor, locations: Tensor) -> tuple[int, ...]:
 
 
 def _run(function: str, *arguments: Tensor | int) -> None:
-    library = build.library("cpu", required=True)
-    call(library, function, arguments[0].dtype, *arguments, torch.get_num_threads())
+    run(function, arguments[0].dtype, *arguments)

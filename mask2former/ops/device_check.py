@@ -183,14 +183,14 @@ def _point_sample(functions, draw: Callable[..., Tensor], _: str) -> list[tuple[
 def _group_norm(functions, draw: Callable[..., Tensor], _: str) -> list[tuple[Tensor, Tensor]]:
     x, coarser = (draw(2, 6, *size).contiguous(memory_format=torch.channels_last) for size in ((9, 7), (4, 3)))
     leaves, grad = [x.requires_grad_(), draw(6).requires_grad_(), draw(6).requires_grad_()], draw(2, 6, 9, 7)
-    plain = torch.nn.functional.group_norm(x, 3, *leaves[1:])
+    plain = F.group_norm(x, 3, *leaves[1:])
     of_groups, out = functions.statistics(x, 3, 1e-5), torch.empty_like(x)
     pairs = []
     for relu in (False, True):
         wanted = plain.relu() if relu else plain
         found = functions.backward(grad, *leaves[:1], of_groups, *leaves[1:], relu=relu, out=torch.empty_like(x))
         pairs += zip(found, torch.autograd.grad(wanted, leaves, grad, retain_graph=True))
-    summed = plain + torch.nn.functional.interpolate(coarser, size=(9, 7), mode="bilinear", align_corners=False)
+    summed = plain + F.interpolate(coarser, size=(9, 7), mode="bilinear", align_corners=False)
     pairs.append((functions.apply(x, of_groups, *leaves[1:], relu=True, coarser=None, out=out).clone(), plain.relu()))
     pairs.append((functions.apply(x, of_groups, *leaves[1:], relu=False, coarser=coarser, out=out), summed))
     return [(found.detach(), wanted.detach()) for found, wanted in pairs]

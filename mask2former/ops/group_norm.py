@@ -8,9 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mask2former.ops import build
-from mask2former.ops.backends import backend
-from mask2former.ops.cpp import call, plain
+from mask2former.ops import cpp
+from mask2former.ops.cpp import plain, run
 
 # N images, C channels, G groups, H W map size, h w size of a coarser map
 
@@ -18,14 +17,10 @@ _LAYOUT = {"memory_format": torch.channels_last}
 
 
 def served(x: Tensor, *others: Tensor | None) -> bool:
-    """Whether the functions below take maps x [N,C,H,W]: channels-last, on a CPU and of the dtype of all others."""
-    if type(x) is not Tensor or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+    """Whether the functions below take maps x [N,C,H,W], which are channels-last, and all others; none is missing."""
+    if type(x) is not Tensor or any(other is None for other in others):
         return False  # a subclass may have no values, as where shapes alone are followed
-    if not x.numel() or not x.is_contiguous(**_LAYOUT):
-        return False
-    if any(t is None or t.dtype != x.dtype or t.device != x.device for t in others):
-        return False
-    return backend("group_norm", "cpu") == "cpp"
+    return cpp.served("group_norm", x, *others) and x.numel() > 0 and x.is_contiguous(**_LAYOUT)
 
 
 def statistics(x: Tensor, groups: int, eps: float) -> Tensor:
@@ -82,5 +77,4 @@ def _sizes(x: Tensor, groups: int) -> tuple[int, ...]:
 
 
 def _run(function: str, *arguments: Tensor | int | float | None) -> None:
-    library = build.library("cpu", required=True)
-    call(library, function, arguments[0].dtype, *arguments, torch.get_num_threads())
+    run(function, arguments[0].dtype, *arguments)

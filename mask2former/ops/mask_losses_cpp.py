@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mask2former.ops import build
-from mask2former.ops.cpp import call
+from mask2former.ops.cpp import run
 
 # R masks, N targets, P samples
 
@@ -55,5 +54,4 @@ def mask_sums_backward(grad: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _run(function: str, *arguments: Tensor | int) -> None:
-    library = build.library("cpu", required=True)
-    call(library, function, arguments[0].dtype, *arguments, torch.get_num_threads())
+    run(function, arguments[0].dtype, *arguments)

@@ -8,9 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mask2former.ops import build
 from mask2former.ops.backends import backend
-from mask2former.ops.cpp import call
+from mask2former.ops.cpp import run
 from mask2former.utils.memory import empty_large
 
 # Q queries, K classes, h w map size, H W wanted size, T taps
@@ -114,5 +113,4 @@ def _on_host(tensors: dict[str, Tensor]) -> None:
 
 
 def _run(function: str, *arguments: Tensor | int) -> None:
-    library = build.library("cpu", required=True)
-    call(library, function, arguments[0].dtype, *arguments, torch.get_num_threads())
+    run(function, arguments[0].dtype, *arguments)

@@ -11,11 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from mask2former.ops import build
-from mask2former.ops.backends import backend
-from mask2former.ops.cpp import call, plain
+from mask2former.ops.cpp import plain, run, served
 
 # B batch, H heads, Q queries, S pixels, D channels per head
 
@@ -47,13 +44,10 @@ def masked_attention(
 
 
 def _served(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, dropout: float) -> bool:
-    """Whether the compiled library takes these; not where the operators are recorded, counted or faked."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_in_torch_dispatch_mode():
+    """Whether the compiled library takes these."""
+    if dropout or not served("masked_attention", q, k, v):
         return False
-    plain_type = q.dtype in (torch.float32, torch.float64) and q.dtype == k.dtype == v.dtype
-    if q.device.type != "cpu" or not plain_type or dropout or not (q.numel() and k.numel()):
-        return False
-    return (allowed is None or allowed.dtype == torch.bool) and backend("masked_attention", "cpu") == "cpp"
+    return q.numel() > 0 and k.numel() > 0 and (allowed is None or allowed.dtype == torch.bool)
 
 
 class _Attention(torch.autograd.Function):
@@ -109,6 +103,5 @@ def _sizes(k: Tensor, lse: Tensor) -> tuple[int, ...]:
 
 
 def _run(function: str, *tensors: Tensor | None, sizes: tuple[int, ...]) -> None:
-    library = build.library("cpu", required=True)
     scale = float(sizes[-1]) ** -0.5
-    call(library, f"masked_attention_{function}", tensors[0].dtype, *tensors, *sizes, scale, torch.get_num_threads())
+    run(f"masked_attention_{function}", tensors[0].dtype, *tensors, *sizes, scale)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from mask2former.ops.backends import MODULES, backend
+from mask2former.ops.cpp import served
 from mask2former.ops.reference import ms_deform_attn_reference
 
 # B batch, S pixels of all levels, H heads, D channels per head, Q queries, L levels, P points
@@ -72,12 +73,10 @@ def ms_deform_attn_raw(
 
 
 def _takes_raw(value: Tensor, reference: Tensor, offsets: Tensor, logits: Tensor) -> bool:
-    tensors = value, reference, offsets, logits
-    if torch.compiler.is_compiling() or any(x.dtype != value.dtype or x.device.type != "cpu" for x in tensors):
+    """Whether compiled code makes locations and weights."""
+    if torch.is_grad_enabled() and reference.requires_grad:
         return False
-    if value.dtype not in (torch.float32, torch.float64) or not logits.numel():
-        return False
-    return not (torch.is_grad_enabled() and reference.requires_grad) and backend(_NAME, "cpu") == "cpp"
+    return served(_NAME, value, reference, offsets, logits) and logits.numel() > 0
 
 
 def _check(

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mask2former.ops import build
-from mask2former.ops.cpp import call, plain
+from mask2former.ops.cpp import plain, run
 
 # B batch, N heads, H W pixels, D channels per head, k kernel size
 
@@ -65,5 +64,4 @@ def _strides(*maps: Tensor) -> Tensor:
 
 
 def _run(function: str, *arguments: Tensor | int | float | None) -> None:
-    library = build.library("cpu", required=True)
-    call(library, function, arguments[0].dtype, *arguments, torch.get_num_threads())
+    run(function, arguments[0].dtype, *arguments)

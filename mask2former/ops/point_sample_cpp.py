@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mask2former.ops import build
-from mask2former.ops.cpp import call, plain
+from mask2former.ops.cpp import plain, run
 
 # N maps, C channels, H W map size, K candidates, P points, S stored pixels
 
@@ -68,12 +67,10 @@ def sample_mask(pixels: Tensor, places: Tensor, size: tuple[int, int], points: T
     """As :func:`mask2former.ops.sample_mask`, from pixels of a type among PIXELS."""
     out = points.new_empty(len(places), points.shape[-2])
     sizes = (len(pixels), *out.shape, *size, points.dim() == 2, pixels.element_size())
-    library = build.library("cpu", required=True)
     tensors = (pixels.contiguous(), places.contiguous(), points.contiguous(), out)
-    call(library, "sample_mask", points.dtype, *tensors, *plain(*sizes), torch.get_num_threads())
+    run("sample_mask", points.dtype, *tensors, *plain(*sizes))
     return out
 
 
 def _run(function: str, maps: Tensor, *arguments: Tensor | int) -> None:
-    library = build.library("cpu", required=True)
-    call(library, function, maps.dtype, maps.detach(), *arguments, torch.get_num_threads())
+    run(function, maps.dtype, maps.detach(), *arguments)

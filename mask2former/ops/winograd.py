@@ -16,9 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mask2former.ops import build
-from mask2former.ops.backends import backend
-from mask2former.ops.cpp import call
+from mask2former.ops.cpp import run, served
 
 # N batch, H W map size, C channels of the input, K of the output
 
@@ -45,15 +43,13 @@ def usable(
         return False
     if (*stride, *dilation) != (1, 1, 1, 1) or tuple(padding) != (1, 1):
         return False
-    if x.device.type != "cpu" or weight.device.type != "cpu" or not x.dtype == weight.dtype == torch.float32:
+    if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return False
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):
+    if not served("winograd", x, weight) or torch.backends.cpu.get_cpu_capability() not in _CAPABILITIES:
         return False
     if x.dim() != 4 or not x.is_contiguous(memory_format=_LAST):
         return False
-    if weight.shape[0] % _CHANNELS or weight.shape[1] % _CHANNELS or x.numel() < _PIXELS * x.shape[1]:
-        return False
-    return torch.backends.cpu.get_cpu_capability() in _CAPABILITIES and backend("winograd", "cpu") == "cpp"
+    return not (weight.shape[0] % _CHANNELS or weight.shape[1] % _CHANNELS) and x.numel() >= _PIXELS * x.shape[1]
 
 
 def forward(
@@ -110,5 +106,4 @@ def _empty(*shape: int) -> Tensor:
 
 
 def _run(function: str, *arguments: Tensor | int | None) -> None:
-    library = build.library("cpu", required=True)
-    call(library, function, torch.float32, *arguments, torch.get_num_threads())
+    run(function, torch.float32, *arguments)

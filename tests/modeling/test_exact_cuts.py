@@ -88,11 +88,17 @@ def _hooked(conv):
     return conv
 
 
+def _patched(conv):
+    forward = conv.forward
+    conv.forward = lambda x: 2 * forward(x)
+    return conv
+
+
 def _replaced(conv):
     return nn.Sequential(conv, nn.Tanh())
 
 
-@pytest.mark.parametrize("change", [_pruned, _parametrized, _hooked, _replaced])
+@pytest.mark.parametrize("change", [_pruned, _parametrized, _hooked, _patched, _replaced])
 def test_a_changed_projection_is_called(tiny_cfg, change):
     model = with_bias(tiny_cfg)
     decoder = model.sem_seg_head.pixel_decoder

@@ -13,15 +13,6 @@ DTYPES = [torch.float32, torch.float64]
 TOLERANCE = {torch.float32: {"rtol": 2e-6, "atol": 1e-5}, torch.float64: {"rtol": 1e-13, "atol": 1e-12}}
 
 
-def both(monkeypatch, function):
-    """By torch and by C++."""
-    found = []
-    for name in ("torch", "cpp"):
-        monkeypatch.setenv(backends.VARIABLE, name)
-        found.append(function())
-    return found
-
-
 def mask_sums(logits, labels):
     """[N,3] sums of cross-entropy, of probability times label, and of probability."""
     means = mask_losses.cross_entropy_means(logits, labels)
@@ -40,7 +31,7 @@ def draw(rows, targets, samples, dtype=torch.float64):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("cost", [cross_entropy_cost, focal_cost])
 @pytest.mark.parametrize(("rows", "targets", "samples"), [(3, 1, 5), (7, 4, 64), (2, 11, 203), (5, 0, 17), (4, 3, 1)])
-def test_sums_of_every_pair(monkeypatch, rows, targets, samples, cost, dtype):
+def test_sums_of_every_pair(both, rows, targets, samples, cost, dtype):
     logits, labels = draw(rows, targets, samples, dtype)
 
     def run():
@@ -48,7 +39,7 @@ def test_sums_of_every_pair(monkeypatch, rows, targets, samples, cost, dtype):
         mask_losses.add_pair_sums(sums, logits, labels, cost)
         return sums
 
-    expected, found = both(monkeypatch, run)
+    expected, found = both(run)
     torch.testing.assert_close(found, expected, **TOLERANCE[dtype])
 
 
@@ -87,7 +78,7 @@ def test_each_softplus_and_probability_is_accurate(monkeypatch, logit, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("masks", "samples"), [(3, 5), (4, 64), (2, 1203), (0, 8), (1, 1)])
-def test_sums_of_each_mask_and_their_gradients(monkeypatch, masks, samples, dtype):
+def test_sums_of_each_mask_and_their_gradients(both, masks, samples, dtype):
     logits, labels = draw(masks, masks, samples, dtype)
     grad = draw(masks, masks, 3, dtype)[0]
 
@@ -96,7 +87,7 @@ def test_sums_of_each_mask_and_their_gradients(monkeypatch, masks, samples, dtyp
         sums = mask_sums(leaf, labels)
         return sums.detach(), *torch.autograd.grad(sums, leaf, grad)
 
-    expected, found = both(monkeypatch, run)
+    expected, found = both(run)
     torch.testing.assert_close(found, expected, **TOLERANCE[dtype])
 
 
@@ -115,7 +106,7 @@ def test_cross_entropy_is_not_a_difference_of_large_numbers(monkeypatch):
 
 
 @pytest.mark.parametrize("given", [torch.nan, torch.inf, -torch.inf, 1e30, -1e30])
-def test_extreme_logits_concern_their_own_mask_only(monkeypatch, given):
+def test_extreme_logits_concern_their_own_mask_only(both, given):
     logits, labels = draw(3, 3, 20, torch.float32)
     logits[1, 4], labels[:, 4] = given, 0.5
 
@@ -126,7 +117,7 @@ def test_extreme_logits_concern_their_own_mask_only(monkeypatch, given):
         # of -inf, torch's cross-entropy is NaN instead of infinite
         return sums[::2], sums[:, 1:], *torch.autograd.grad(sums[:, 1:].sum(), leaf), pairs
 
-    expected, found = both(monkeypatch, run)
+    expected, found = both(run)
     torch.testing.assert_close(found, expected, equal_nan=True, rtol=1e-5, atol=1e-5)
 
 

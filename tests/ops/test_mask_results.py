@@ -28,27 +28,18 @@ def _identity(*sizes):
     return [(torch.arange(n)[:, None], torch.ones(n, 1)) for n in sizes]
 
 
-def both(monkeypatch, function):
-    """By torch and by C++."""
-    found = []
-    for name in ("torch", "cpp"):
-        monkeypatch.setenv(backends.VARIABLE, name)
-        found.append(function())
-    return found
-
-
 @pytest.mark.parametrize(("geometry", "queries", "dtype"), CASES)
-def test_owners(monkeypatch, geometry, queries, dtype):
+def test_owners(both, geometry, queries, dtype):
     maps, scores = logits(queries, dtype), torch.linspace(0.5, 1, queries, dtype=dtype)
-    expected, found = both(monkeypatch, lambda: full_size.owners(maps, scores, geometry))
+    expected, found = both(lambda: full_size.owners(maps, scores, geometry))
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[1], expected[1])
 
 
 @pytest.mark.parametrize(("geometry", "queries", "dtype"), CASES)
-def test_binary(monkeypatch, geometry, queries, dtype):
+def test_binary(both, geometry, queries, dtype):
     maps = logits(queries, dtype)
-    expected, found = both(monkeypatch, lambda: full_size.binary(maps, geometry))
+    expected, found = both(lambda: full_size.binary(maps, geometry))
     assert torch.equal(found[0], expected[0])
     torch.testing.assert_close(found[1], expected[1], atol=1e-12 if dtype == torch.float64 else 1e-6, rtol=0)
     assert torch.equal(found[2], expected[2])
@@ -56,51 +47,51 @@ def test_binary(monkeypatch, geometry, queries, dtype):
 
 @pytest.mark.parametrize("resize_first", [True, False])
 @pytest.mark.parametrize(("geometry", "queries", "dtype"), CASES)
-def test_class_scores(monkeypatch, geometry, queries, dtype, resize_first):
+def test_class_scores(both, geometry, queries, dtype, resize_first):
     """With more classes than are added up at a time, and a number of them that does not divide."""
     maps = logits(queries, dtype)
     probability = torch.rand(queries, 13, generator=torch.Generator().manual_seed(1), dtype=torch.float64) / queries
     arguments = probability.to(dtype), maps, geometry, resize_first
-    expected, found = both(monkeypatch, lambda: full_size.class_scores(*arguments))
+    expected, found = both(lambda: full_size.class_scores(*arguments))
     assert found.dtype == expected.dtype == dtype
     tolerance = {torch.float64: 1e-14, torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("given", [-torch.inf, torch.inf, torch.nan, 1e30, -1e30])
-def test_class_scores_of_extreme_logits(monkeypatch, given):
+def test_class_scores_of_extreme_logits(both, given):
     """They are those of torch, and concern their own pixels only."""
     same, maps = Geometry(padded=(2, 4), image=(2, 4), output=(2, 4)), torch.zeros(3, 2, 4)
     maps[1, 0, 2] = given
-    expected, found = both(monkeypatch, lambda: full_size.class_scores(torch.ones(3, 2), maps, same, True))
+    expected, found = both(lambda: full_size.class_scores(torch.ones(3, 2), maps, same, True))
     torch.testing.assert_close(found, expected, equal_nan=True)
 
 
-def test_the_first_of_equals_owns_the_pixel(monkeypatch):
+def test_the_first_of_equals_owns_the_pixel(both):
     """Across and inside groups of queries."""
     geometry, maps = GEOMETRIES[0], logits(1, torch.float32).expand(21, -1, -1)
     scores = torch.full((21,), 0.5)
     scores[[5, 7, 13]] = 0.75
-    _, found = both(monkeypatch, lambda: full_size.owners(maps, scores, geometry))
+    _, found = both(lambda: full_size.owners(maps, scores, geometry))
     assert set((found[0] // 2).flatten().tolist()) == {5}
 
 
-def test_extreme_logits(monkeypatch):
+def test_extreme_logits(both):
     """Infinite and huge ones as in torch; a NaN belongs to nobody and stays where it is."""
     same = Geometry(padded=(2, 4), image=(2, 4), output=(2, 4))
     maps = torch.tensor([[[0.0, -0.0, 1e30, -1e30], [torch.inf, -torch.inf, 1e-30, 90]]]).repeat(3, 1, 1)
-    expected, found = both(monkeypatch, lambda: full_size.owners(maps, torch.tensor([0.5, 1, 0.7]), same))
+    expected, found = both(lambda: full_size.owners(maps, torch.tensor([0.5, 1, 0.7]), same))
     assert torch.equal(found[0], expected[0])
-    expected, found = both(monkeypatch, lambda: full_size.binary(maps, same))
+    expected, found = both(lambda: full_size.binary(maps, same))
     assert torch.equal(found[0], expected[0])
     torch.testing.assert_close(found[1], expected[1])
     maps[1, 0, 0] = torch.nan
-    _, found = both(monkeypatch, lambda: full_size.owners(maps, torch.tensor([0.5, 1, 0.7]), same))
+    _, found = both(lambda: full_size.owners(maps, torch.tensor([0.5, 1, 0.7]), same))
     assert found[0][0, 0] == 2 * 2 + 1
     states, areas = mask_results.mask_owners(torch.full((3, 2, 4), torch.nan), torch.ones(3), *_identity(2, 4))
     assert states.unique().tolist() == [0]
     assert areas.tolist() == [0, 0, 0]
-    _, found = both(monkeypatch, lambda: full_size.binary(maps, same))
+    _, found = both(lambda: full_size.binary(maps, same))
     assert not found[0][1, 0, 0]
 
 

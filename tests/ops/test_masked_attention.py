@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from mask2former.ops import backends, build
+from mask2former.ops import backends, build, cpp
 from mask2former.ops import masked_attention as module
 from mask2former.ops.masked_attention import masked_attention
 
@@ -142,7 +142,7 @@ def test_torch_serves_the_rest(monkeypatch, why):
         monkeypatch.setenv(backends.VARIABLE, "torch")
     with FlopCounterMode(display=False) as counter:
         if why != "counted operators":
-            monkeypatch.setattr(module, "is_in_torch_dispatch_mode", lambda: False)
+            monkeypatch.setattr(cpp, "is_in_torch_dispatch_mode", lambda: False)
         found = masked_attention(q, k, v, allowed, 2, dropout=0.5 if why == "dropout" else 0.0)
     assert counter.get_total_flops() == 2 * (2 * 5 * 40 * 16)  # two products of Q by S by C
     if why != "dropout":

@@ -11,15 +11,6 @@ DTYPES = [torch.float32, torch.float64]
 TOLERANCE = {torch.float32: {"rtol": 1e-5, "atol": 1e-5}, torch.float64: {"rtol": 1e-12, "atol": 1e-12}}
 
 
-def both(monkeypatch, function):
-    """By torch and by C++."""
-    found = []
-    for name in ("torch", "cpp"):
-        monkeypatch.setenv(backends.VARIABLE, name)
-        found.append(function())
-    return found
-
-
 def draw(*shape, dtype=torch.float64, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
@@ -33,7 +24,7 @@ def some_points(*shape, dtype=torch.float64):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [(7, 9), (1, 5), (4, 1)])
-def test_values_and_gradients_of_maps(monkeypatch, size, dtype):
+def test_values_and_gradients_of_maps(both, size, dtype):
     maps, points, grad = draw(5, *size, dtype=dtype), some_points(5, 31, dtype=dtype), draw(5, 31, dtype=dtype)
 
     def run():
@@ -41,7 +32,7 @@ def test_values_and_gradients_of_maps(monkeypatch, size, dtype):
         values = point_sample.sample_map(leaf[:, None], points)[:, 0]
         return values.detach(), *torch.autograd.grad(values, leaf, grad)
 
-    expected, found = both(monkeypatch, run)
+    expected, found = both(run)
     torch.testing.assert_close(found, expected, **TOLERANCE[dtype])
 
 
@@ -53,11 +44,11 @@ def test_gradients_are_derivatives(monkeypatch):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("frames", "channels"), [(1, 8), (3, 5)])
-def test_features_of_images_and_clips(monkeypatch, frames, channels, dtype):
+def test_features_of_images_and_clips(both, frames, channels, dtype):
     """As they lie in memory on the CPU, and in any other order."""
     maps = draw(2, frames, 6, 7, channels, dtype=dtype).permute(0, 4, 1, 2, 3)
     points = some_points(2, 21, dtype=dtype)
-    expected, found = both(monkeypatch, lambda: point_sample.sample_features(maps, points))
+    expected, found = both(lambda: point_sample.sample_features(maps, points))
     assert found.shape == (2, frames * 21, channels)
     torch.testing.assert_close(found, expected, **TOLERANCE[dtype])
     torch.testing.assert_close(point_sample.sample_features(maps.contiguous(), points), expected)
@@ -70,7 +61,7 @@ def test_coverage_is_a_map_of_ones():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("ratio", [0, 0.75, 1])
-def test_the_least_certain_candidates_are_chosen(monkeypatch, ratio, dtype):
+def test_the_least_certain_candidates_are_chosen(both, ratio, dtype):
     logits = draw(3, 16, 16, dtype=dtype) * 3
 
     def run():
@@ -80,7 +71,7 @@ def test_the_least_certain_candidates_are_chosen(monkeypatch, ratio, dtype):
         order = points[:, :important].sort(1).values  # they come in any order
         return torch.cat([order, points[:, important:]], 1), torch.rand(1)
 
-    expected, found = both(monkeypatch, run)
+    expected, found = both(run)
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[1], expected[1])  # as many numbers are drawn
 
@@ -104,13 +95,13 @@ def test_equally_certain_candidates(monkeypatch, value):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("pixel", sorted(point_sample_cpp.PIXELS, key=str))
-def test_masks_in_windows(monkeypatch, pixel, shared, dtype):
+def test_masks_in_windows(both, pixel, shared, dtype):
     inside = {torch.bool: 1, torch.uint8: 255}.get(pixel, -3)
     pixels = torch.where(draw(40) > 0, inside, 0).to(pixel)
     places = torch.tensor([[0, 2, 3, 5, 4, inside], [20, 0, 0, 4, 5, 0], [3, 0, 0, 0, 0, 1], [7, 7, 5, 2, 3, inside]])
     points = some_points(4, 60, dtype=dtype)
     points = points[0] if shared else points
-    expected, found = both(monkeypatch, lambda: point_sample.sample_mask(pixels, places, (8, 9), points))
+    expected, found = both(lambda: point_sample.sample_mask(pixels, places, (8, 9), points))
     torch.testing.assert_close(found, expected, **TOLERANCE[dtype])
 
 

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
+from mask2former.modeling.backbone.resnet import BottleneckBlock
+
 # Q queries, K classes
 
 
@@ -23,11 +25,29 @@ def test_peak_memory_is_beyond_what_was_there_and_what_is_returned(tool):
 def test_flops_are_those_of_products_and_convolutions(tool):
     count = tool("_benchmarks.floor").count_flops
     left, right = torch.ones(3, 5), torch.ones(5, 7)
-    found, flops = count(lambda: (left @ right).relu())
-    assert torch.equal(found, torch.full((3, 7), 5.0))
-    assert flops == 2 * 3 * 5 * 7
-    _, flops = count(lambda: F.conv2d(torch.ones(1, 2, 6, 6), torch.ones(4, 2, 3, 3)))
-    assert flops == 2 * (4 * 4) * 4 * (2 * 3 * 3)
+    assert count(lambda: (left @ right).relu()) == 2 * 3 * 5 * 7
+    assert count(lambda: F.conv2d(torch.ones(1, 2, 6, 6), torch.ones(4, 2, 3, 3))) == 2 * (4 * 4) * 4 * (2 * 3 * 3)
+
+
+@pytest.mark.parametrize("shortcut", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_flops_do_not_depend_on_which_kernels_run(tool, shortcut, training):
+    """Of a block of a ResNet, whose sums and 3x3 convolution have kernels of their own for channels-last maps."""
+    settings = {"norm": "FrozenBN", "stride": 1, "num_groups": 1, "stride_in_1x1": False, "dilation": 1}
+    block = BottleneckBlock(32 if shortcut else 64, 64, 32, **settings)
+    x = torch.randn(1, 32 if shortcut else 64, 16, 16, requires_grad=training)
+
+    def count(layout):
+        with torch.set_grad_enabled(training):
+            maps = x.contiguous(memory_format=layout).clone()
+
+            def run():
+                out = block(maps)
+                return out.sum().backward() if training else out
+
+            return tool("_benchmarks.floor").count_flops(run)
+
+    assert count(torch.channels_last) == count(torch.contiguous_format) > 0
 
 
 @pytest.fixture

@@ -29,19 +29,35 @@ def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:
     return time.perf_counter() - start
 
 
-def count_flops(call: Callable[[], Any]) -> tuple[Any, int]:
-    """What `call` returns, and the FLOPs of its matrix products, convolutions and attention, repeated ones too."""
-    ours = {torch.ops.mask2former.neighborhood_attention_2d: _neighborhood_flops}  # what the counter does not know
+def count_flops(call: Callable[[], Any]) -> int:
+    """The FLOPs of `call`'s matrix products, convolutions and attention, repeated ones too, by their definitions.
+
+    Winograd's convolutions multiply less than that: what uses them can be faster than its floor.
+    """
+    # what the counter does not know
+    ours = {torch.ops.mask2former.neighborhood_attention_2d: _neighborhood_flops, torch.ops.aten.addmm_: _product_flops}
     if torch.backends.mkldnn.is_available():
+        ours[torch.ops.mkldnn._convolution_pointwise] = _pointwise_flops
         ours[torch.ops.mkldnn._convolution_pointwise_] = _accumulated_flops
     with FlopCounterMode(display=False, custom_mapping=ours) as counter:
-        found = call()
-    return found, counter.get_total_flops()
+        call()
+    return counter.get_total_flops()
 
 
 def _neighborhood_flops(q, k, v, rpb, kernel_size: int, *settings, out_val=None, **kwargs) -> int:
     """Of the shape q [B,N,H,W,D]: two products, each query with kernel_size**2 keys and values."""
     return 2 * 2 * kernel_size**2 * torch.Size(q).numel()
+
+
+def _product_flops(total, left, right, **kwargs) -> int:
+    """Of the shapes [M,N], [M,K] and [K,N] of a matrix and of two whose product is added to it."""
+    return 2 * left[0] * left[1] * right[1]
+
+
+def _pointwise_flops(x, *others, out_shape, **kwargs) -> int:
+    """Of the shapes of a map and of weights [D,C,k,k], before which a map that is added to the result may stand."""
+    weight = others[1] if len(others[1] or ()) == 4 else others[0]  # behind them is a bias [D] or none
+    return conv_flop_count(x, weight, out_shape)
 
 
 def _accumulated_flops(total, x, weight, *settings, out_val=None, **kwargs) -> int:

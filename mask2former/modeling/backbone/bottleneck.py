@@ -30,7 +30,7 @@ class Bottleneck(NamedTuple):
     shortcut: Folded | None
 
 
-def served(x: Tensor, convolutions: Iterable[Conv2d]) -> bool:
+def in_one_step(x: Tensor, convolutions: Iterable[Conv2d]) -> bool:
     """Whether `bottleneck` takes x [N,C,H,W] and these: channels last on a CPU, no more than folded convolutions."""
     return in_kernel(x) and all(conv.only_folds(x) for conv in convolutions)
 
@@ -109,6 +109,7 @@ class _Bottleneck(torch.autograd.Function):
 
 
 def _block(geometries: list[tuple | None], tensors: Sequence[Tensor | None]) -> Bottleneck:
+    """From each convolution's geometry and its weight, scale and shift; None where there is no shortcut."""
     return Bottleneck(
         *(
             None if geometry is None else Folded(*tensors[3 * i : 3 * i + 3], *geometry)

@@ -37,6 +37,7 @@ class _Strip(NamedTuple):
 
 
 def _strips(x: Tensor, conv: Folded) -> Iterator[_Strip]:
+    """The result's rows, some at a time, with what each depends on; x [N,C,H,W]."""
     (step, _), (border, side), kernel = conv.stride, conv.padding, conv.weight.shape[2]
     height, width = ((size + 2 * border - kernel) // step + 1 for size in x.shape[2:])
     pooled = (height + 1) // 2

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mask2former.modeling.backbone.bottleneck import Bottleneck, bottleneck, served
+from mask2former.modeling.backbone.bottleneck import Bottleneck, bottleneck, in_one_step
 from mask2former.modeling.backbone.pooled_convolution import pooled_convolution
 from mask2former.modeling.backbone.shape import ShapeSpec
 from mask2former.modeling.layers import onednn
@@ -104,7 +104,7 @@ class BottleneckBlock(Recomputable):
         self.conv3 = _conv(bottleneck_channels, out_channels, 1, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        if served(x, self.convolutions()):
+        if in_one_step(x, self.convolutions()):
             return bottleneck(x, self.folded())
         total = x if self.shortcut is None else self.shortcut(x)
         return F.relu_(self.conv3(F.relu_(self.conv2(F.relu_(self.conv1(x))))).add_(total))

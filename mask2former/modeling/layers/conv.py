@@ -12,6 +12,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from mask2former.modeling.layers import onednn
 from mask2former.modeling.layers.folded import Folded
 from mask2former.modeling.layers.group_norm import GroupNorm
+from mask2former.modeling.layers.plain import is_plain
 from mask2former.ops import winograd
 from mask2former.utils.errors import UserError
 
@@ -94,8 +95,7 @@ class Conv2d(nn.Conv2d):
 
     def _unfolded(self, x: Tensor) -> Tensor:
         """The convolution alone."""
-        zeros_around = self.padding_mode == "zeros" and not isinstance(self.padding, str)
-        if zeros_around and winograd.usable(x, self.weight, self.stride, self.padding, self.dilation, self.groups):
+        if self._zeros_around and winograd.usable(x, self.weight, *self._geometry):
             return Folded(self.weight, None, self.bias, *self._geometry).differentiable(x)
         return super().forward(x)
 
@@ -103,14 +103,14 @@ class Conv2d(nn.Conv2d):
     def _geometry(self) -> tuple:
         return self.stride, self.padding, self.dilation, self.groups
 
+    @property
+    def _zeros_around(self) -> bool:
+        """Whether the padding is so many zeros, told by numbers."""
+        return self.padding_mode == "zeros" and not isinstance(self.padding, str)
+
     def folds(self, x: Tensor) -> bool:
         """Whether the norm is multiplied into the weights for this input."""
-        if (
-            self.norm is None
-            or not is_plain(self.norm)
-            or self.padding_mode != "zeros"
-            or isinstance(self.padding, str)
-        ):
+        if self.norm is None or not is_plain(self.norm) or not self._zeros_around:
             return False
         if not torch.is_grad_enabled():
             return _is_fixed(self.norm)
@@ -128,12 +128,6 @@ class Conv2d(nn.Conv2d):
         scale, shift = scale_and_shift(self.norm)
         shift = shift if self.bias is None else shift + self.bias * scale
         return Folded(self.weight, scale, shift, *self._geometry)
-
-
-def is_plain(module: nn.Module) -> bool:
-    """Whether its class and weights tell all that the module does: hooked and patched ones must be called."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return not any(hooks) and "forward" not in vars(module)
 
 
 def init_msra(conv: nn.Conv2d) -> nn.Conv2d:

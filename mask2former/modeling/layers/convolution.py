@@ -102,6 +102,7 @@ def _winograd_backward(
     scale: Tensor | None,
     onto: Tensor | None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Those of `convolution_backward` by Winograd's filtering."""
     grad = grad.contiguous(memory_format=torch.channels_last)
     x_grad = winograd.input_grad(grad, weight, scale) if wanted[0] else None
     if wanted[0] and onto is not None:

@@ -41,8 +41,7 @@ class GroupNorm(nn.GroupNorm):
     def compiled(self, x: Tensor, coarser: Tensor | None = None) -> bool:
         """Whether compiled code takes such maps."""
         others = (self.weight, self.bias) if coarser is None else (self.weight, self.bias, coarser)
-        plain = onednn.traced() or torch.is_autocast_enabled("cpu")
-        return not plain and group_norm.served(x, *others)
+        return not torch.is_autocast_enabled("cpu") and group_norm.served(x, *others)
 
     def _plain(self, x: Tensor) -> Tensor:
         """Without compiled code. The result does not depend on what is subtracted from a group, nor its gradient."""
@@ -124,6 +123,7 @@ def _normalised(
     relu: bool,
     out: Tensor | None = None,
 ) -> Tensor:
+    """x [N,C,H,W] normalised by the statistics of its groups [N,G,2]; see `GroupNorm.forward`."""
     out = _map_like(x) if out is None else out
     return group_norm.apply(x, of_groups, weight, bias, relu=relu, coarser=coarser, out=out)
 

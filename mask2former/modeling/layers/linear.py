@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from mask2former.modeling.layers import onednn
+from mask2former.modeling.layers.plain import is_plain
 
 # R rows: pixels of all images; C channels
 
@@ -66,7 +67,7 @@ def feed_forward(
 
 def _plain(layer: nn.Linear) -> bool:
     """Whether the weights tell all that the layer does: pruned, hooked and derived ones are called."""
-    return type(layer) is Linear and not layer._forward_hooks and not layer._forward_pre_hooks
+    return type(layer) is Linear and is_plain(layer)
 
 
 class _InPortions(torch.autograd.Function):
@@ -213,6 +214,7 @@ def _pixels(rows: Tensor) -> Tensor:
 
 
 def _by_convolution(x: Tensor, weight: Tensor) -> bool:
+    """Whether rows x [...,C] and weight [D,C] are multiplied as oneDNN's convolution."""
     return x.numel() >= max(1, _MANY_ROWS * x.shape[-1]) and weight.dtype == torch.float32 and onednn.usable(x)
 
 

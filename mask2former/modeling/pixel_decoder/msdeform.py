@@ -15,6 +15,7 @@ from mask2former.modeling.backbone.shape import ShapeSpec
 from mask2former.modeling.layers.conv import Conv2d, build_norm, conv_norm, init_xavier
 from mask2former.modeling.layers.group_norm import GroupNorm, remade
 from mask2former.modeling.layers.linear import Linear, feed_forward, linears_of_sum
+from mask2former.modeling.layers.plain import is_plain
 from mask2former.modeling.layers.position_encoding import sine_position_encoding
 from mask2former.modeling.layers.recompute import Recomputable, recomputed
 from mask2former.ops import ms_deform_attn_raw
@@ -219,8 +220,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
 
 def _lateral_sum(adapter: Conv2d, x: Tensor, coarser: Tensor) -> Tensor:
     """``adapter(x)`` plus the coarser map resized to it."""
-    norm, hooked = adapter.norm, adapter._forward_hooks or adapter._forward_pre_hooks
-    if isinstance(norm, GroupNorm) and norm.compiled(x, coarser) and not hooked:
+    norm = adapter.norm
+    if isinstance(norm, GroupNorm) and norm.compiled(x, coarser) and is_plain(adapter):
         return norm(nn.Conv2d.forward(adapter, x), coarser=coarser)
     lateral = recomputed(adapter, x)  # cheap beside the size of its maps
     return lateral.add_(F.interpolate(coarser, size=lateral.shape[-2:], mode="bilinear", align_corners=False))

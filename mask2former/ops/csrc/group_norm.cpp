@@ -1,8 +1,8 @@
 // Group normalisation of channels-last maps on the CPU. See mask2former/ops/group_norm.py for what is computed.
 //
 // Statistics are those of blocks of pixels that stay in the cache, where deviations are taken from the block's own
-// mean, joined in double precision (Chan, Golub and LeVeque 1979): E[x^2] - E[x]^2 would lose digits of maps far from 0.
-// Sums are joined in an order that does not depend on the number of threads.
+// mean, joined in double precision (Chan, Golub and LeVeque 1979): E[x^2] - E[x]^2 would lose digits of maps far from
+// 0. Sums are joined in an order that does not depend on the number of threads.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -160,8 +160,8 @@ void apply(const Sizes& n, const T* x, const Norm<T>& norm, const Coarser<T>& co
 }  // namespace m2f::group_norm
 
 // All contiguous: x and out [N,H,W,C], which may be the same; statistics [N,G,2], mean and 1 / deviation of each group,
-// is overwritten by the former and read by the latter; weight and bias [C]; coarser [N,h,w,C],
-// whose images are stride apart, or null.
+// is overwritten by the former and read by the latter; weight and bias [C]; coarser [N,h,w,C], whose images are stride
+// apart, or null.
 #define M2F_GROUP_NORM(T, SUFFIX)                                                                                    \
   M2F_EXPORT int m2f_group_norm_statistics_##SUFFIX(const T* x, double* statistics, int64_t N, int64_t H, int64_t W, \
                                                     int64_t C, int64_t G, double eps, int64_t threads) {             \
@@ -170,12 +170,14 @@ void apply(const Sizes& n, const T* x, const Norm<T>& norm, const Coarser<T>& co
     m2f::group_norm::statistics(sizes, x, eps, statistics, int(threads));                                            \
     return m2f::kOk;                                                                                                 \
   }                                                                                                                  \
-  M2F_EXPORT int m2f_group_norm_apply_##SUFFIX(const T* x, const double* statistics, const T* weight, const T* bias, \
-                                               const T* coarser, T* out, int64_t N, int64_t H, int64_t W, int64_t C, \
-                                               int64_t G, int64_t h, int64_t w, int64_t stride, int64_t relu, int64_t threads) {     \
+  M2F_EXPORT int m2f_group_norm_apply_##SUFFIX(                                                                      \
+      const T* x, const double* statistics, const T* weight, const T* bias, const T* coarser, T* out, int64_t N,     \
+      int64_t H, int64_t W, int64_t C, int64_t G, int64_t h, int64_t w, int64_t stride, int64_t relu,                \
+      int64_t threads) {                                                                                             \
     const m2f::group_norm::Sizes sizes{N, H, W, C, G};                                                               \
     if (!sizes.valid() || threads < 1 || (coarser && (relu || h < 1 || w < 1))) return m2f::kBadSize;                \
-    m2f::group_norm::apply<T>(sizes, x, {statistics, weight, bias}, {coarser, h, w, stride}, relu, out, int(threads));       \
+    m2f::group_norm::apply<T>(sizes, x, {statistics, weight, bias}, {coarser, h, w, stride}, relu, out,              \
+                              int(threads));                                                                         \
     return m2f::kOk;                                                                                                 \
   }
 

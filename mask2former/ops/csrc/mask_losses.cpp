@@ -8,11 +8,11 @@
 namespace m2f::mask_losses {
 namespace {
 
-using neighborhood::broadcast;
-using neighborhood::LANES;
-using neighborhood::load;
-using neighborhood::store;
-using neighborhood::Vec;
+using simd::broadcast;
+using simd::LANES;
+using simd::load;
+using simd::store;
+using simd::Vec;
 
 template <typename T>
 inline T total(Vec<T> v) {

@@ -4,16 +4,17 @@
 #include <algorithm>
 #include <vector>
 
-#include "neighborhood_attn_simd.h"
+#include "logistic.h"
+#include "simd.h"
 
 namespace m2f::mask_results {
 
-using neighborhood::broadcast;
-using neighborhood::Index;
-using neighborhood::LANES;
-using neighborhood::load;
-using neighborhood::store;
-using neighborhood::Vec;
+using simd::broadcast;
+using simd::Index;
+using simd::LANES;
+using simd::load;
+using simd::store;
+using simd::Vec;
 
 // out[i] = sum over t of weight[i,t] * given[index[i,t]]
 template <typename T>
@@ -59,7 +60,7 @@ std::vector<T> pack(const Maps<T>& maps, int threads) {
     const T* from = maps.logits + (group * L * n.h + row % n.h) * n.w;
     T* to = packed.data() + row * n.w * L;
     int64_t x = 0;
-    for (; members == L && x + L <= n.w; x += L) neighborhood::transpose(from + x, n.h * n.w, to + x * L, L);
+    for (; members == L && x + L <= n.w; x += L) simd::transpose(from + x, n.h * n.w, to + x * L, L);
     for (; x < n.w; ++x) {
       for (int64_t l = 0; l < members; ++l) to[x * L + l] = from[l * n.h * n.w + x];
     }
@@ -90,12 +91,6 @@ inline Vec<T> pixel(const Taps<T>& columns, const T* line, int64_t x) {
     value += load(line + columns.index[i] * LANES<T>) * columns.weight[i];
   }
   return value;
-}
-
-template <typename T>
-inline Vec<T> sigmoid(Vec<T> x) {
-  const Vec<T> e = neighborhood::exp_of_negative<T>(x < 0 ? x : -x);
-  return (x < 0 ? e : broadcast<T>(1)) / (e + T(1));
 }
 
 }  // namespace m2f::mask_results

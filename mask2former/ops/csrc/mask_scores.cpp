@@ -17,8 +17,6 @@ constexpr int CLASSES = 6, VECTORS = 2;
 template <typename T>
 constexpr int64_t PIXELS = VECTORS * LANES<T>;
 
-inline int64_t round_up(int64_t size, int64_t unit) { return (size + unit - 1) / unit * unit; }
-
 // masks gives logits of the image's size H W; rows and columns their probabilities in the result's, which is height x
 // width. K classes.
 template <typename T>
@@ -108,7 +106,7 @@ class Row {
     for (int64_t x = 0; x < s_.width; x += L) {
       Vec<T> values[LANES<T>];
       for (int64_t l = 0; l < L; ++l) values[l] = pixel(s_.columns, from, std::min(x + l, s_.width - 1));
-      neighborhood::transpose<T>(values);
+      simd::transpose<T>(values);
       for (int64_t l = 0; l < L; ++l) store(to + l * stride_ + x, values[l]);
     }
   }

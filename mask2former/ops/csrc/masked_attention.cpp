@@ -15,8 +15,8 @@
 namespace m2f::masked_attention {
 namespace {
 
-using neighborhood::broadcast;
-using neighborhood::exp_of_negative;
+using simd::broadcast;
+using simd::exp_of_negative;
 
 struct Range {
   int64_t begin, end;

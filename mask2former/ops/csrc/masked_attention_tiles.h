@@ -4,15 +4,16 @@
 #include <algorithm>
 #include <cstring>
 
-#include "neighborhood_attn_simd.h"
+#include "common.h"
+#include "simd.h"
 
 namespace m2f::masked_attention {
 
-using neighborhood::Index;
-using neighborhood::LANES;
-using neighborhood::load;
-using neighborhood::store;
-using neighborhood::Vec;
+using simd::Index;
+using simd::LANES;
+using simd::load;
+using simd::store;
+using simd::Vec;
 
 // A tile is ROWS by BLOCK numbers: ROWS * VECTORS vectors, which are added up in registers.
 #ifdef __AVX512VL__
@@ -22,8 +23,6 @@ constexpr int ROWS = 4, VECTORS = 2;
 #endif
 template <typename T>
 constexpr int64_t BLOCK = VECTORS * LANES<T>;
-
-inline int64_t round_up(int64_t size, int64_t unit) { return (size + unit - 1) / unit * unit; }
 
 // B batch, H heads, Q queries, S pixels, D channels of a head. A row of q, k, v is that of all heads, [H,D].
 struct Sizes {
@@ -113,7 +112,7 @@ template <typename T>
 void turn(const T* rows, int64_t wide, T* turned) {
   for (int64_t p = 0; p < BLOCK<T>; p += LANES<T>) {
     for (int64_t d = 0; d < wide; d += LANES<T>) {
-      neighborhood::transpose(rows + p * wide + d, wide, turned + d * BLOCK<T> + p, BLOCK<T>);
+      simd::transpose(rows + p * wide + d, wide, turned + d * BLOCK<T> + p, BLOCK<T>);
     }
   }
 }

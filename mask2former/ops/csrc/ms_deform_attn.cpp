@@ -9,7 +9,7 @@
 #include <limits>
 #include <vector>
 
-#include "neighborhood_attn_simd.h"
+#include "simd.h"
 
 #ifdef __AVX512F__
 #pragma GCC target("prefer-vector-width=256")  // forward as fast, backward a tenth faster than with 512 (Zen 4)
@@ -18,10 +18,10 @@
 namespace m2f {
 namespace {
 
-using neighborhood::LANES;
-using neighborhood::load;
-using neighborhood::store;
-using neighborhood::Vec;
+using simd::LANES;
+using simd::load;
+using simd::store;
+using simd::Vec;
 
 // Not zero, but NaN, where a number is not finite.
 template <typename T>
@@ -106,7 +106,7 @@ void softmax(T* numbers, int64_t count) {
   T highest = numbers[0], sum = 0;
   for (int64_t i = 1; i < count; ++i) highest = std::max(highest, numbers[i]);
   for (int64_t i = 0; i < count; i += LANES<T>) {
-    store(numbers + i, neighborhood::exp_of_negative<T>(load(numbers + i) - highest));
+    store(numbers + i, simd::exp_of_negative<T>(load(numbers + i) - highest));
   }
   for (int64_t i = 0; i < count; ++i) sum += numbers[i];
   for (int64_t i = 0; i < count; ++i) numbers[i] /= sum;
@@ -120,15 +120,13 @@ void through_softmax(const T* results, int64_t count, T* grads) {
   for (int64_t i = 0; i < count; ++i) grads[i] = results[i] * (grads[i] - mean);
 }
 
-int64_t whole_vectors(int64_t count, int64_t lanes) { return (count + lanes - 1) / lanes * lanes; }
-
 // What the projections give: reference [Q,2], offsets in pixels from there to where is sampled, logits of the weights.
 template <typename T>
 struct Raw {
   const T *reference, *offsets, *logits;
 
   // Numbers that locations and weights of one query and head take.
-  static int64_t room(const Sizes& n) { return n.L * n.P * 2 + whole_vectors(n.L * n.P, LANES<T>); }
+  static int64_t room(const Sizes& n) { return n.L * n.P * 2 + round_up(n.L * n.P, LANES<T>); }
 
   // Locations [L,P,2] and, behind them, weights [L,P] of image and query bq and head h.
   void locate(const std::vector<Level>& levels, const Sizes& n, int64_t bq, int64_t h, T* locations) const {
@@ -199,7 +197,7 @@ inline void scatter(const T* grad, const T* value, const Level& level, const T* 
       grad_pixel[d] += share * grad[d];
     }
   }
-  neighborhood::add_lanes<T>(parts, products);
+  simd::add_lanes<T>(parts, products);
   *grad_weight = 0;
   for (int k = 0; k < 4; ++k) *grad_weight += corners.share(k) * products[k];
   const T along_row = corners.top * (products[1] - products[0]) + corners.bottom * (products[3] - products[2]);

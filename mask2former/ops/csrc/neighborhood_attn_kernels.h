@@ -6,9 +6,11 @@
 // counted from the query's first one, query.
 #pragma once
 
-#include "neighborhood_attn_simd.h"
+#include "simd.h"
 
 namespace m2f::neighborhood {
+
+using namespace simd;
 
 constexpr int SHARING = 4;  // queries (or keys) that share a loaded vector
 // Vectors of channels held at once, SHARING * DEPTH sums; key columns of dot_products at once, R * COLUMNS sums.

@@ -5,7 +5,7 @@
 // multiplied and transformed back while they are in the cache. Either all slices are made first, or all panels,
 // whichever are the smaller.
 #include "common.h"
-#include "neighborhood_attn_simd.h"
+#include "simd.h"
 #include "winograd_transforms.h"
 
 #include <omp.h>
@@ -57,7 +57,7 @@ void make_taps(const float* taps, int64_t step, const Vec* factors, int64_t plac
 }
 
 void make_slice(const Convolution& n, int64_t k, float* to) {
-  constexpr int64_t EDGE = neighborhood::LANES<float>;  // of squares that are transposed
+  constexpr int64_t EDGE = simd::LANES<float>;  // of squares that are transposed
   const int64_t place_size = n.C * WIDTH;
   Vec factors[2] = {Vec{} + 1, Vec{} + 1};
   if (n.transposed) {
@@ -75,7 +75,7 @@ void make_slice(const Convolution& n, int64_t k, float* to) {
     for (int64_t i = 0; i < TAPS; ++i) {
       for (int64_t j = 0; j < WIDTH; j += EDGE) {
         const float* from = n.weight + ((k + j) * TAPS + i) * n.C + c;
-        neighborhood::transpose<float>(from, TAPS * n.C, square + i * EDGE * WIDTH + j, WIDTH);
+        simd::transpose<float>(from, TAPS * n.C, square + i * EDGE * WIDTH + j, WIDTH);
       }
     }
     for (int64_t i = 0; i < EDGE; ++i, to += WIDTH) {

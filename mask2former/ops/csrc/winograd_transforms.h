@@ -8,14 +8,13 @@
 #include <new>
 #include <vector>
 
+#include "common.h"
 #include "winograd_gemm.h"
 
 namespace m2f::winograd {
 
 // N maps of H W pixels, C channels given, K channels made; P = 16 places of a transformed tile, 4 x 4
 constexpr int SIDE = 4, PLACES = SIDE * SIDE, TAPS = 9;
-
-inline int64_t round_up(int64_t size, int64_t unit) { return (size + unit - 1) / unit * unit; }
 
 // Memory that begins with a cache line, not initialised. Each thread keeps it, for each use, for its next call: to be
 // given some by the system takes longer than to fill it. Only much is given back.
@@ -126,7 +125,6 @@ inline void transform(Vec* v) {
 inline void transform_pixels(Vec* v) { transform<pixels_axis, 4, 4>(v); }
 inline void transform_taps(Vec* v) { transform<taps_axis, 3, 4>(v); }
 inline void transform_results(Vec* v) { transform<results_axis, 4, 2>(v); }
-inline void transform_results_back(Vec* v) { transform<results_axis_transposed, 2, 4>(v); }
 inline void transform_taps_back(Vec* v) { transform<taps_axis_transposed, 4, 3>(v); }
 
 }  // namespace m2f::winograd

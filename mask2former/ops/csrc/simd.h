@@ -7,7 +7,7 @@
 // Without AVX such vectors are passed in another way. That concerns objects of several compilers, which nobody mixes.
 #pragma GCC diagnostic ignored "-Wpsabi"
 
-namespace m2f::neighborhood {
+namespace m2f::simd {
 
 template <typename T>
 struct Simd;
@@ -134,4 +134,4 @@ inline Vec<T> exp_of_negative(Vec<T> x) {
   return x < lowest ? Vec<T>{} : p * power;
 }
 
-}  // namespace m2f::neighborhood
+}  // namespace m2f::simd
