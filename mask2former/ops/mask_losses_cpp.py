@@ -18,8 +18,13 @@ CROSS_ENTROPY, FOCAL = 0, 1  # the costs that C++ knows
 
 def add_pair_sums(sums: Tensor, logits: Tensor, labels: Tensor, cost: int) -> None:
     """As :func:`mask2former.ops.mask_losses.add_pair_sums`; sums are contiguous."""
+    (masks, samples), targets = logits.shape, len(labels)
+    if sums.shape != (masks, 2 + 2 * targets) or not sums.is_contiguous():
+        raise ValueError(f"sums must be contiguous {(masks, 2 + 2 * targets)}, got shape {tuple(sums.shape)}")
+    if labels.shape != (targets, samples):
+        raise ValueError(f"labels must be [N,P={samples}] as logits, got shape {tuple(labels.shape)}")
     labels = labels if labels.stride(1) == 1 else labels.contiguous()
-    _run("add_pair_sums", logits.contiguous(), labels, sums, *logits.shape, len(labels), labels.stride(0), cost)
+    _run("add_pair_sums", logits.contiguous(), labels, sums, masks, samples, targets, labels.stride(0), cost)
 
 
 class MaskSums(torch.autograd.Function):

@@ -22,7 +22,8 @@ def masked_attention(
 ) -> Tensor:
     """Softmax attention with dot products divided by the square root of D.
 
-    A query that may attend to nothing gets zeros. Double backward is not offered by the compiled library.
+    A query that may attend to nothing gets zeros. The compiled library never reads the values of pixels that no query
+    may attend to, be they NaN, and offers no double backward.
 
     Args:
         q: [B,Q,H*D].
@@ -38,6 +39,8 @@ def masked_attention(
         mask = None if allowed is None else allowed[:, None]
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         return attended.transpose(1, 2).flatten(2)
+    if q.shape[2] % num_heads:
+        raise ValueError(f"num_heads must divide the {q.shape[2]} channels of q, got {num_heads}")
     if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
         return _Attention.apply(q, k, v, allowed, num_heads)
     return masked_attention_forward(q, k, v, allowed, num_heads)[0]

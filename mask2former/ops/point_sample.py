@@ -50,7 +50,7 @@ def sample_features(features: Tensor, points: Tensor) -> Tensor:
     pixels = features.detach().permute(0, 2, 3, 4, 1)
     if pixels.is_contiguous() and served(_NAME, features, points):
         sampled = point_sample_cpp.sample_pixels(pixels.flatten(0, 1), points)  # [B*T,P,C]
-        return sampled.view(len(features), -1, features.shape[1])
+        return sampled.view(len(features), features.shape[2] * points.shape[1], features.shape[1])
     sampled = sample_map(features.detach().flatten(1, 2), points)  # [B,C*T,P]
     return sampled.unflatten(1, features.shape[1:3]).flatten(2).transpose(1, 2)
 

@@ -33,6 +33,7 @@ class SampleMaps(torch.autograd.Function):
 
 def sample_maps_forward(maps: Tensor, points: Tensor) -> Tensor:
     """[N,P], see SampleMaps."""
+    _check_points(points, len(maps))
     out = maps.new_empty(points.shape[:2])
     _run("sample_maps_forward", maps.contiguous(), points.contiguous(), out, *maps.shape, points.shape[1])
     return out
@@ -48,8 +49,12 @@ def sample_maps_backward(grad: Tensor, points: Tensor, size: tuple[int, int]) ->
 def sample_pixels(maps: Tensor, points: Tensor) -> Tensor:
     """Bilinear values [N*T,P,C] of maps [N*T,H,W,C] at points [N,P,2], which T maps one after the other share."""
     count, height, width, channels = maps.shape
+    frames = max(1, count // max(1, len(points)))
+    if count % frames:
+        raise ValueError(f"{count} maps cannot share {len(points)} images' points")
+    _check_points(points, count // frames)
     out = maps.new_empty(count, points.shape[1], channels)
-    sizes = (count, height, width, channels, points.shape[1], count // len(points))
+    sizes = (count, height, width, channels, points.shape[1], frames)
     _run("sample_pixels", maps.contiguous(), points.contiguous(), out, *sizes)
     return out
 
@@ -59,17 +64,26 @@ def least_certain(maps: Tensor, candidates: Tensor, count: int, out: Tensor) -> 
 
     Maps [N,H,W]. The points are in the order of the candidates; of equals the first are taken.
     """
+    _check_points(candidates, len(maps))
     sizes = (*maps.shape, candidates.shape[1], count, out.shape[1])
     _run("least_certain", maps.contiguous(), candidates.contiguous(), out, *sizes)
 
 
 def sample_mask(pixels: Tensor, places: Tensor, size: tuple[int, int], points: Tensor) -> Tensor:
     """As :func:`mask2former.ops.sample_mask`, from pixels of a type among PIXELS."""
+    if places.dtype != torch.int64 or places.shape[1:] != (6,):
+        raise ValueError(f"places must be int64 [N,6], got {places.dtype} {tuple(places.shape)}")
+    _check_points(points[None] if points.dim() == 2 else points, 1 if points.dim() == 2 else len(places))
     out = points.new_empty(len(places), points.shape[-2])
     sizes = (len(pixels), *out.shape, *size, points.dim() == 2, pixels.element_size())
     tensors = (pixels.contiguous(), places.contiguous(), points.contiguous(), out)
     run("sample_mask", points.dtype, *tensors, *plain(*sizes))
     return out
+
+
+def _check_points(points: Tensor, count: int) -> None:
+    if points.dim() != 3 or (len(points), points.shape[2]) != (count, 2):
+        raise ValueError(f"points must be [N={count},P,2], got shape {tuple(points.shape)}")
 
 
 def _run(function: str, maps: Tensor, *arguments: Tensor | int) -> None:

@@ -131,3 +131,17 @@ def test_tracing_half_precision_and_gradients_of_labels_go_to_torch(monkeypatch)
     monkeypatch.setattr(torch.jit, "is_tracing", lambda: True)
     mask_sums(logits, labels)
     assert not called
+
+
+def test_labels_of_other_shapes(monkeypatch):
+    """Those that broadcast do so; pairs that do not fit are refused."""
+    monkeypatch.setenv(backends.VARIABLE, "cpp")
+    logits, labels = draw(4, 1, 10)
+    wide = mask_losses.probability_sums(logits, labels)
+    torch.testing.assert_close(wide, mask_losses.probability_sums(logits, labels.expand(4, -1)))
+    with pytest.raises(RuntimeError):
+        mask_losses.probability_sums(logits, labels[:, :5])
+    with pytest.raises(ValueError, match="labels must be"):
+        mask_losses.add_pair_sums(logits.new_zeros(4, 4), logits, labels[:, :5], cross_entropy_cost)
+    with pytest.raises(ValueError, match="sums must be"):
+        mask_losses.add_pair_sums(logits.new_zeros(4, 6), logits, labels, cross_entropy_cost)

@@ -165,5 +165,7 @@ def test_sizes_that_do_not_fit_are_refused(wrong):
         "batch": (q, k[:1], v[:1], allowed),
         "mask": (q, k, v, allowed[:, :, 1:]),
     }
+    with pytest.raises(ValueError, match="num_heads must divide the 16"):
+        masked_attention(q, k, v, allowed, 5)
     with pytest.raises(ValueError, match="allowed must be" if wrong == "mask" else "k and v must be"):
         masked_attention(*inputs[wrong], 2)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mask2former.ops import backends, build, point_sample, point_sample_cpp
 
@@ -140,3 +141,29 @@ def test_tracing_half_precision_and_gradients_of_points_go_to_torch(monkeypatch)
     monkeypatch.setattr(torch.jit, "is_tracing", lambda: True)
     point_sample.sample_map(maps, points)
     assert not called
+
+
+def test_sizes_that_do_not_fit_are_refused(monkeypatch):
+    """Nothing is read or written beyond a tensor."""
+    monkeypatch.setenv(backends.VARIABLE, "cpp")
+    maps, points = draw(3, 1, 5, 5), some_points(1, 6)
+    with pytest.raises(ValueError, match=r"points must be \[N=3,P,2\]"):
+        point_sample.sample_map(maps, points)
+    with pytest.raises(ValueError, match="points must be"):
+        point_sample_cpp.least_certain(maps[:, 0], points, 2, draw(3, 4, 2))
+    for images in (2, 4):
+        with pytest.raises(ValueError, match="points"):
+            point_sample_cpp.sample_pixels(draw(5, 4, 4, 8), some_points(images, 6))
+    pixels, places = torch.ones(4, dtype=torch.uint8), torch.tensor([[0, 0, 0, 2, 2, 1]])
+    with pytest.raises(ValueError, match="places must be int64"):
+        point_sample.sample_mask(pixels, places.int(), (4, 4), points)
+    with pytest.raises(ValueError, match="points must be"):
+        point_sample.sample_mask(pixels, places, (4, 4), some_points(2, 6))
+
+
+def test_no_images_and_faked_tensors(monkeypatch):
+    monkeypatch.setenv(backends.VARIABLE, "cpp")
+    features = draw(0, 1, 4, 4, 8).permute(0, 4, 1, 2, 3)
+    assert point_sample.sample_features(features, some_points(0, 6)).shape == (0, 6, 8)
+    with FakeTensorMode():
+        assert point_sample.sample_map(torch.empty(2, 1, 4, 4), torch.empty(2, 6, 2)).shape == (2, 1, 6)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 import torch.nn.functional as F
 
 from mask2former.ops import backends, build, winograd
@@ -147,6 +148,8 @@ def test_what_is_served(monkeypatch):
     assert not winograd.usable(x, weight, (1, 1), "same", (1, 1), 1)
     with torch.autocast("cpu", torch.bfloat16):
         assert not winograd.usable(x, weight, *ONES)
+    with FakeTensorMode():
+        assert not winograd.usable(torch.empty_like(x), torch.empty_like(weight), *ONES)
     monkeypatch.setenv(backends.VARIABLE, "torch")
     assert not winograd.usable(x, weight, *ONES)
 

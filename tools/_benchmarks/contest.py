@@ -93,8 +93,8 @@ def hold(contest: Contest, repeats: int) -> Timing:
 
     Turns share what else goes on: a machine that slows down slows both.
     """
-    flops = count_flops(contest.ours) if contest.arithmetic else None
-    contest.same(contest.ours(), contest.rival())  # another call: counted, some ops of ours take the plain way
+    contest.same(contest.ours(), contest.rival())
+    flops = count_flops(contest.ours) if contest.arithmetic else None  # counted, some ops of ours take the plain way
     ours, rival = [], []
     for _ in tqdm(range(repeats), desc=contest.name, leave=False):
         ours.append(_seconds(contest.ours))

@@ -87,7 +87,7 @@ class Conv2d(nn.Conv2d):
             x = self.folded().differentiable(x)
         else:
             x = self._unfolded(x)
-            if isinstance(self.norm, GroupNorm) and self.activation in (F.relu, F.relu_):
+            if type(self.norm) is GroupNorm and is_plain(self.norm) and self.activation in (F.relu, F.relu_):
                 return self.norm(x, relu=True)  # in one pass
             if self.norm is not None:
                 x = self.norm(x)

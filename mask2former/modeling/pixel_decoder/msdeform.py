@@ -221,7 +221,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
 def _lateral_sum(adapter: Conv2d, x: Tensor, coarser: Tensor) -> Tensor:
     """``adapter(x)`` plus the coarser map resized to it."""
     norm = adapter.norm
-    if isinstance(norm, GroupNorm) and norm.compiled(x, coarser) and is_plain(adapter):
+    plain = type(adapter) is Conv2d and type(norm) is GroupNorm and is_plain(adapter) and is_plain(norm)
+    if plain and adapter.activation is None and norm.compiled(x, coarser):
         return norm(nn.Conv2d.forward(adapter, x), coarser=coarser)
     lateral = recomputed(adapter, x)  # cheap beside the size of its maps
     return lateral.add_(F.interpolate(coarser, size=lateral.shape[-2:], mode="bilinear", align_corners=False))
