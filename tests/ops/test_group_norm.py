@@ -128,3 +128,67 @@ def test_sizes_that_do_not_fit():
         forward(x, 3, weight[1:], bias)
     with pytest.raises(ValueError, match="coarser must be"):
         forward(x, 3, weight, bias, coarser=maps(2, 12, 4, 3))
+
+
+# Every array is of its size exactly, so that the sanitizer sees any step beside it.
+RUN = """
+void run(const int64_t* n, int64_t threads, float odd) {
+  const int64_t N = n[0], H = n[1], W = n[2], C = n[3], G = n[4], h = n[5], w = n[6], stride = h * w * C + 11;
+  std::vector<float> x(N * H * W * C, 0.5), out(x), grad(x), weight(C, 1), bias(C, -0.25), grad_weight(C), grad_bias(C);
+  std::vector<float> coarser(N * stride - (N ? 11 : 0), 2);
+  std::vector<double> numbers(N * G * 2);
+  for (size_t i = 0; i < x.size(); i += 101) x[i] = odd;
+  for (size_t i = 5; i < x.size(); i += 103) grad[i] = odd;
+  refused += m2f_group_norm_statistics_f32(x.data(), numbers.data(), N, H, W, C, G, 1e-5, threads);
+  const auto apply = [&](const float* map, float* to, int relu) {
+    refused += m2f_group_norm_apply_f32(x.data(), numbers.data(), weight.data(), bias.data(), map, to, N, H, W, C, G, h,
+                                        w, stride, relu, threads);
+  };
+  const auto backward = [&](float* to, int relu) {
+    refused += m2f_group_norm_backward_f32(grad.data(), x.data(), numbers.data(), weight.data(), bias.data(), to,
+                                           grad_weight.data(), grad_bias.data(), N, H, W, C, G, relu, threads);
+  };
+  for (int relu : {0, 1}) {
+    apply(nullptr, out.data(), relu);
+    backward(out.data(), relu);
+  }
+  backward(grad.data(), 1);
+  apply(coarser.data(), out.data(), 1);  // not both
+  apply(coarser.data(), out.data(), 0);
+  apply(h % 2 ? coarser.data() : nullptr, x.data(), 0);
+}
+"""
+MAIN = """
+int main() {
+  // N, H, W, C, G; the coarser map's h and w
+  const int64_t cases[][7] = {{1, 1, 1, 4, 2, 1, 1}, {2, 9, 7, 6, 3, 4, 3}, {3, 5, 3, 40, 5, 9, 7},
+                              {1, 67, 65, 33, 11, 5, 1}, {2, 2, 3, 9001, 1, 1, 2}, {0, 3, 3, 4, 2, 1, 1},
+                              {1, 0, 3, 4, 2, 1, 1}, {1, 3, 0, 4, 2, 1, 1}, {1, 3, 3, 0, 2, 1, 1},
+                              {1, 3, 3, 4, 3, 1, 1}};
+  for (auto& n : cases)
+    for (int64_t threads : {0, 1, 3})
+      for (double odd : {0.25, double(NAN), double(INFINITY)}) {
+        run(n, threads, float(odd));
+        run(n, threads, odd);
+      }
+  const float one = 1;
+  const double numbers[] = {0, 1};
+  float out;
+  for (int64_t h : {0, 1})  // a coarser map without pixels
+    refused += m2f_group_norm_apply_f32(&one, numbers, &one, &one, &one, &out, 1, 1, 1, 1, 1, h, 1 - h, 1, 0, 1);
+  refused += m2f_group_norm_statistics_f32(&one, nullptr, 1, 1, 1, 1, 0, 1e-5, 1);
+  std::printf("%d\\n", refused);
+}
+"""
+DRIVER = '#include <cstdio>\n#include "group_norm.cpp"\n#include "group_norm_backward.cpp"\nint refused = 0;\n'
+DRIVER += RUN + RUN.replace("float", "double").replace("f32", "f64") + MAIN
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", build.CPU_TARGETS)
+def test_sanitizers_find_nothing(target, sanitized):
+    """Over odd sizes, a coarser map and the result in place, NaN and infinity, and sizes that are refused."""
+    calls = 9
+    all_refused, one_refused = 10 + 5 * 2, 5 * 2  # cases without threads and with some; relu of what is added to
+    refused = (all_refused * calls + one_refused) * 2 * 3 + 3  # dtypes, odd values; the last ones
+    assert sanitized(DRIVER, target) == f"{refused}\n"

@@ -133,6 +133,7 @@ def test_tracing_half_precision_and_gradients_of_labels_go_to_torch(monkeypatch)
     assert not called
 
 
+<<<<<<< HEAD
 def test_labels_of_other_shapes(monkeypatch):
     """Those that broadcast do so; pairs that do not fit are refused."""
     monkeypatch.setenv(backends.VARIABLE, "cpp")
@@ -145,3 +146,49 @@ def test_labels_of_other_shapes(monkeypatch):
         mask_losses.add_pair_sums(logits.new_zeros(4, 4), logits, labels[:, :5], cross_entropy_cost)
     with pytest.raises(ValueError, match="sums must be"):
         mask_losses.add_pair_sums(logits.new_zeros(4, 6), logits, labels, cross_entropy_cost)
+=======
+# Every array is of its size exactly, so that the sanitizer sees any step beside it.
+RUN = """
+void run(const int64_t* n, int64_t threads, float odd) {
+  const int64_t R = n[0], P = n[1], N = n[2], stride = n[3];
+  std::vector<float> logits(R * P, -0.5), labels(N ? (N - 1) * stride + P : 0, 1), sums(R * (2 + 2 * N));
+  std::vector<float> own(R * P, 0.5), of_masks(R * 3, 1), grad(R * P);
+  for (size_t i = 0; i < logits.size(); i += 7) logits[i] = odd;
+  for (int64_t cost : {0, 1, 2})
+    refused += m2f_add_pair_sums_f32(logits.data(), labels.data(), sums.data(), R, P, N, stride, cost, threads);
+  refused += m2f_mask_sums_forward_f32(logits.data(), own.data(), of_masks.data(), R, P, threads);
+  refused += m2f_mask_sums_backward_f32(logits.data(), own.data(), of_masks.data(), grad.data(), R, P, threads);
+  for (int i = 0; i < 4; ++i) {
+    int64_t bad[] = {1, 1, 1, 1};
+    bad[i] = -1;
+    refused += m2f_add_pair_sums_f32(nullptr, nullptr, nullptr, bad[0], bad[1], bad[2], bad[3], 0, threads);
+    refused += m2f_mask_sums_forward_f32(nullptr, nullptr, nullptr, bad[0], -1, threads);
+    refused += m2f_mask_sums_backward_f32(nullptr, nullptr, nullptr, nullptr, -1, bad[0], threads);
+  }
+}
+"""
+MAIN = """
+int main() {
+  // rows, samples, targets, and from one target's labels to the next
+  const int64_t cases[][4] = {{3, 5, 1, 5}, {7, 64, 4, 64}, {2, 203, 11, 210}, {5, 17, 0, 17}, {4, 1, 3, 1},
+                              {2, 1203, 6, 1203}, {3, 9, 5, 0}, {0, 8, 2, 8}, {3, 0, 2, 0}, {3, 0, 2, 1}, {0, 0, 0, 0}};
+  for (auto& n : cases)
+    for (int64_t threads : {0, 1, 3})
+      for (double odd : {0.25, double(NAN), double(INFINITY), -double(INFINITY), 1e30, -1e30}) {
+        run(n, threads, float(odd));
+        run(n, threads, odd);
+      }
+  std::printf("%d\\n", refused);
+}
+"""
+DRIVER = '#include <cmath>\n#include <cstdio>\n#include "mask_losses.cpp"\nint refused = 0;\n'
+DRIVER += RUN + RUN.replace("float", "double").replace("f32", "f64") + MAIN
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", build.CPU_TARGETS)
+def test_sanitizers_find_nothing(target, sanitized):
+    """Over odd and empty sizes, NaN, infinite and extreme logits, and sizes that are refused."""
+    refused = 11 * 2 * 6 * (17 + 2 * 13)  # cases, dtypes, odd values; calls without threads and with some
+    assert sanitized(DRIVER, target) == f"{refused}\n"
+>>>>>>> sanit

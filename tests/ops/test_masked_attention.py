@@ -169,3 +169,48 @@ def test_sizes_that_do_not_fit_are_refused(wrong):
         masked_attention(q, k, v, allowed, 5)
     with pytest.raises(ValueError, match="allowed must be" if wrong == "mask" else "k and v must be"):
         masked_attention(*inputs[wrong], 2)
+
+
+# Every array is of its size exactly, so that the sanitizer sees any step beside it.
+RUN = """
+void run(const int64_t* n, int kind, int64_t threads, float odd) {
+  const int64_t B = n[0], H = n[1], Q = n[2], S = n[3], D = n[4], of_q = B * Q * H * D, of_k = B * S * H * D;
+  std::vector<float> q(of_q, 0.5), k(of_k, 0.25), v(of_k, 1), grad(of_q, 2), out(of_q), lse(B * H * Q);
+  std::vector<float> grad_q(of_q), grad_k(of_k), grad_v(of_k);
+  for (int64_t i = 0; i < of_q; i += 37) q[i] = odd;
+  for (int64_t i = 0; i < of_k; i += 41) (i % 2 ? k : v)[i] = odd;
+  std::vector<uint8_t> some(B * Q * S);
+  for (int64_t i = 0; kind == 2 && i < B * Q * S; i += 29) some[i] = 1;
+  const uint8_t* mask = kind == 0 ? nullptr : some.data();
+  refused += m2f_masked_attention_forward_f32(q.data(), k.data(), v.data(), mask, out.data(), lse.data(), B, H, Q, S, D,
+                                              0.3, threads);
+  refused += m2f_masked_attention_backward_f32(grad.data(), q.data(), k.data(), v.data(), mask, out.data(), lse.data(),
+                                               grad_q.data(), grad_k.data(), grad_v.data(), B, H, Q, S, D, 0.3,
+                                               threads);
+}
+"""
+MAIN = """
+int main() {
+  const int64_t cases[][5] = {{1, 1, 1, 1, 1}, {2, 3, 4, 32, 32}, {2, 2, 9, 100, 8}, {1, 1, 7, 33, 5},
+                              {1, 2, 13, 67, 40}, {2, 1, 21, 131, 33}, {0, 2, 3, 4, 5}, {1, 0, 3, 4, 5},
+                              {1, 2, 0, 4, 5}, {1, 2, 3, 0, 5}, {1, 2, 3, 4, 0}};
+  for (auto& n : cases)
+    for (int64_t threads : {0, 1, 3})
+      for (int kind = 0; kind < 3; ++kind)  // all allowed, none, some
+        for (double odd : {0.25, double(NAN), double(INFINITY), -double(INFINITY)}) {
+          run(n, kind, threads, float(odd));
+          run(n, kind, threads, odd);
+        }
+  std::printf("%d\\n", refused);
+}
+"""
+DRIVER = '#include <cstdio>\n#include "masked_attention.cpp"\nint refused = 0;\n'
+DRIVER += RUN + RUN.replace("float", "double").replace("f32", "f64") + MAIN
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", build.CPU_TARGETS)
+def test_sanitizers_find_nothing(target, sanitized):
+    """Over odd sizes, masks that allow nothing, NaN and infinity, and sizes that are refused."""
+    refused = (11 + 5 * 2) * 2 * 2 * 3 * 4  # cases without threads and with some, dtypes, calls, masks, odd values
+    assert sanitized(DRIVER, target) == f"{refused}\n"

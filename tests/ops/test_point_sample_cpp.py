@@ -143,6 +143,7 @@ def test_tracing_half_precision_and_gradients_of_points_go_to_torch(monkeypatch)
     assert not called
 
 
+<<<<<<< HEAD
 def test_sizes_that_do_not_fit_are_refused(monkeypatch):
     """Nothing is read or written beyond a tensor."""
     monkeypatch.setenv(backends.VARIABLE, "cpp")
@@ -167,3 +168,91 @@ def test_no_images_and_faked_tensors(monkeypatch):
     assert point_sample.sample_features(features, some_points(0, 6)).shape == (0, 6, 8)
     with FakeTensorMode():
         assert point_sample.sample_map(torch.empty(2, 1, 4, 4), torch.empty(2, 6, 2)).shape == (2, 1, 6)
+=======
+# Every array is of its size exactly, so that the sanitizer sees any step beside it.
+RUN = """
+std::vector<float> some_points(int64_t count, float odd) {
+  const float places[] = {0, 1, 0.3, -0.0, odd, 1.25, 0.999, -0.01, -odd, 0.5, 1e30, 0.75, -1e30};
+  std::vector<float> points(2 * count);
+  for (int64_t i = 0; i < 2 * count; ++i) points[i] = places[(i * 5 + i / 13) % 13];
+  return points;
+}
+
+void run(const int64_t* n, int64_t threads, float odd) {
+  const int64_t N = n[0], H = n[1], W = n[2], C = n[3], P = n[4], count = n[5], frames = n[6];
+  std::vector<float> maps(N * H * W, 0.5), features(N * H * W * C, 2), grad(N * P, 1), values(N * P);
+  std::vector<float> chosen(N * count * 2), found(N * P * C);
+  const std::vector<float> points = some_points(N * P, odd), of_clips = some_points(N / frames * P, odd);
+  for (size_t i = 0; i < maps.size(); i += 7) maps[i] = odd;
+  refused += m2f_sample_maps_forward_f32(maps.data(), points.data(), values.data(), N, H, W, P, threads);
+  refused += m2f_least_certain_f32(maps.data(), points.data(), chosen.data(), N, H, W, P, count, count, threads);
+  refused += m2f_least_certain_f32(maps.data(), points.data(), chosen.data(), N, H, W, P, P + 1, P + 1, threads);
+  refused += m2f_sample_maps_backward_f32(grad.data(), points.data(), maps.data(), N, H, W, P, threads);
+  refused += m2f_sample_pixels_f32(features.data(), of_clips.data(), found.data(), N, H, W, C, P, frames, threads);
+}
+
+void run_masks(int64_t threads, float odd) {
+  // start among S pixels, corner, size, value: six that fit, of which the last two are empty, and seven that do not
+  const int64_t S = 20, P = 90, top = INT64_MAX, good = 6;
+  const int64_t windows[][6] = {
+      {0, 2, 3, 5, 4, 0}, {16, 0, 0, 2, 2, 0}, {19, 8, 7, 1, 1, 1}, {0, -1, -1, 4, 5, 0}, {99, 0, 0, 0, 3, 0},
+      {-top, 1, 1, 7, 0, 0}, {17, 0, 0, 2, 2, 0}, {-1, 0, 0, 1, 1, 0}, {0, 0, 0, -2, -2, 0}, {top, 0, 0, 1, 1, 0},
+      {0, 0, 0, top, 3, 0}, {0, 0, 0, 20, 20, 0}, {20, 0, 0, 1, 1, 0}};
+  for (int64_t bytes : {1, 2, 3, 4, 8})
+    for (bool shared : {false, true}) {
+      const auto sample = [&](int64_t first, int64_t N, int64_t S, int64_t P, int64_t H, int64_t W) {
+        std::vector<uint8_t> pixels(S * bytes);
+        std::vector<int64_t> places(windows[first], windows[first] + 6 * N);
+        std::vector<float> out(N * P);
+        const auto points = some_points(shared ? P : N * P, odd);
+        refused += m2f_sample_mask_f32(pixels.data(), places.data(), points.data(), out.data(), S, N, P, H, W, shared,
+                                       bytes, threads);
+      };
+      sample(0, good, S, P, 8, 9);
+      sample(0, good, S, 0, 8, 9);
+      sample(0, good, S, P, 0, 0);
+      sample(0, 0, S, P, 8, 9);
+      sample(4, 2, 0, P, 8, 9);
+      for (int64_t bad = good; bad < 13; ++bad) sample(bad, 1, S, P, 8, 9);
+    }
+}
+"""
+MAIN = """
+int main() {
+  // N, H, W, C, P, points to choose, frames
+  const int64_t cases[][7] = {{5, 7, 9, 3, 200, 50, 1}, {4, 1, 5, 8, 31, 31, 2}, {3, 4, 1, 1, 1, 1, 3},
+                              {1, 1, 1, 5, 99, 0, 1}, {2, 33, 17, 2, 0, 0, 1}, {0, 3, 3, 4, 9, 5, 2},
+                              {1, 0, 5, 3, 9, 5, 1}, {1, 5, 0, 3, 9, 5, 1}};
+  for (int64_t threads : {0, 1, 3})
+    for (double odd : {0.25, double(NAN), double(INFINITY)}) {
+      for (auto& n : cases) {
+        run(n, threads, float(odd));
+        run(n, threads, odd);
+      }
+      run_masks(threads, float(odd));
+      run_masks(threads, odd);
+    }
+  std::printf("%d\\n", refused);
+  // more pixels than float32 counts, or than there are indices; more frames than maps; no channels; less than nothing
+  refused = m2f_sample_maps_forward_f32(nullptr, nullptr, nullptr, 1, 1, (1 << 24) + 1, 1, 1);
+  refused += m2f_sample_maps_forward_f64(nullptr, nullptr, nullptr, 1, 1 << 16, 1 << 16, 1, 1);
+  refused += m2f_sample_pixels_f32(nullptr, nullptr, nullptr, 3, 1, 1, 1, 1, 2, 1);
+  refused += m2f_sample_pixels_f32(nullptr, nullptr, nullptr, 3, 1, 1, 0, 1, 1, 1);
+  refused += m2f_sample_maps_backward_f32(nullptr, nullptr, nullptr, -1, 1, 1, 1, 1);
+  refused += m2f_least_certain_f32(nullptr, nullptr, nullptr, 1, 1, 1, 5, -1, 5, 1);
+  refused += m2f_sample_mask_f32(nullptr, nullptr, nullptr, nullptr, -1, 0, 0, 0, 0, 0, 1, 1);
+  std::printf("%d\\n", refused);
+}
+"""
+DRIVER = '#include <cstdio>\n#include "mask_sample.cpp"\n#include "point_sample.cpp"\nint refused = 0;\n'
+DRIVER += RUN + RUN.replace("float", "double").replace("f32", "f64") + MAIN
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", build.CPU_TARGETS)
+def test_sanitizers_find_nothing(target, sanitized):
+    """Over odd and empty sizes, windows and points beyond the maps, NaN and infinity, and sizes that are refused."""
+    maps = 8 * 5 + 2 * (2 * 5 + 6)  # without threads all; with some two cases, and too many points to choose
+    masks = 5 * 2 * 12 + 2 * 2 * (4 * 7 + 12)  # likewise: seven windows, and pixels of three bytes
+    assert sanitized(DRIVER, target) == f"{(maps + masks) * 2 * 3}\n7\n"
+>>>>>>> sanit

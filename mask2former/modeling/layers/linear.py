@@ -16,7 +16,7 @@ from mask2former.modeling.layers.plain import is_plain
 # R rows: pixels of all images; C channels
 
 _MANY_ROWS = 512  # below, reordering the weights costs more than the kernel gains
-_HIDDEN_BYTES = 12 << 20  # of a feed-forward net's hidden rows for each thread; products of fewer are slower
+_HIDDEN_BYTES = 6 << 20  # of a feed-forward net's hidden rows for each thread; products of fewer are slower
 
 
 class Linear(nn.Linear):

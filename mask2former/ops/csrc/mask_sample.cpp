@@ -15,19 +15,20 @@ struct Window {
 
   bool within(int64_t S) const {
     if (width == 0 || height == 0) return true;
-    return start >= 0 && width > 0 && height > 0 && width <= S && height <= S && start + width * height <= S;
+    if (start < 0 || width < 0 || height < 0 || width > S || height > S / width) return false;
+    return start <= S - width * height;
   }
 };
 
 template <typename Pixel>
 class Mask {
  public:
-  Mask(const Pixel* pixels, const Window& window) : pixels_(pixels + window.start), w_(window) {}
+  Mask(const Pixel* pixels, const Window& window) : pixels_(pixels), w_(window) {}
 
   bool inside(int64_t x, int64_t y) const {
     const int64_t across = x - w_.x0, down = y - w_.y0;
     if (across < 0 || down < 0 || across >= w_.width || down >= w_.height) return false;
-    return int64_t(pixels_[down * w_.width + across]) == w_.value;
+    return int64_t(pixels_[w_.start + down * w_.width + across]) == w_.value;
   }
 
  private:

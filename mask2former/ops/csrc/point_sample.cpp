@@ -79,8 +79,9 @@ class Padded {
   std::vector<T> values_;
 };
 
+// A size is a whole number in float, too, or a place could lie behind the zeros; an index is one of 32 bits.
 bool fits(int64_t N, int64_t H, int64_t W, int64_t P) {
-  return std::min(N, P) >= 0 && std::min(H, W) > 0 && H < (1 << 30) && W < (1 << 30) && (H + 3) * (W + 3) < (1LL << 31);
+  return std::min({N, P, H - 1, W - 1}) >= 0 && std::max(H, W) <= 1 << 24 && (H + 3) * (W + 3) < (1LL << 31);
 }
 
 template <typename T>
