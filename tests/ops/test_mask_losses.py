@@ -133,7 +133,6 @@ def test_tracing_half_precision_and_gradients_of_labels_go_to_torch(monkeypatch)
     assert not called
 
 
-<<<<<<< HEAD
 def test_labels_of_other_shapes(monkeypatch):
     """Those that broadcast do so; pairs that do not fit are refused."""
     monkeypatch.setenv(backends.VARIABLE, "cpp")
@@ -146,7 +145,8 @@ def test_labels_of_other_shapes(monkeypatch):
         mask_losses.add_pair_sums(logits.new_zeros(4, 4), logits, labels[:, :5], cross_entropy_cost)
     with pytest.raises(ValueError, match="sums must be"):
         mask_losses.add_pair_sums(logits.new_zeros(4, 6), logits, labels, cross_entropy_cost)
-=======
+
+
 # Every array is of its size exactly, so that the sanitizer sees any step beside it.
 RUN = """
 void run(const int64_t* n, int64_t threads, float odd) {
@@ -191,4 +191,3 @@ def test_sanitizers_find_nothing(target, sanitized):
     """Over odd and empty sizes, NaN, infinite and extreme logits, and sizes that are refused."""
     refused = 11 * 2 * 6 * (17 + 2 * 13)  # cases, dtypes, odd values; calls without threads and with some
     assert sanitized(DRIVER, target) == f"{refused}\n"
->>>>>>> sanit

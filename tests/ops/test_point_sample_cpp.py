@@ -143,7 +143,6 @@ def test_tracing_half_precision_and_gradients_of_points_go_to_torch(monkeypatch)
     assert not called
 
 
-<<<<<<< HEAD
 def test_sizes_that_do_not_fit_are_refused(monkeypatch):
     """Nothing is read or written beyond a tensor."""
     monkeypatch.setenv(backends.VARIABLE, "cpp")
@@ -168,7 +167,8 @@ def test_no_images_and_faked_tensors(monkeypatch):
     assert point_sample.sample_features(features, some_points(0, 6)).shape == (0, 6, 8)
     with FakeTensorMode():
         assert point_sample.sample_map(torch.empty(2, 1, 4, 4), torch.empty(2, 6, 2)).shape == (2, 1, 6)
-=======
+
+
 # Every array is of its size exactly, so that the sanitizer sees any step beside it.
 RUN = """
 std::vector<float> some_points(int64_t count, float odd) {
@@ -255,4 +255,3 @@ def test_sanitizers_find_nothing(target, sanitized):
     maps = 8 * 5 + 2 * (2 * 5 + 6)  # without threads all; with some two cases, and too many points to choose
     masks = 5 * 2 * 12 + 2 * 2 * (4 * 7 + 12)  # likewise: seven windows, and pixels of three bytes
     assert sanitized(DRIVER, target) == f"{(maps + masks) * 2 * 3}\n7\n"
->>>>>>> sanit
